@@ -1,0 +1,12 @@
+//! That these types may be read from and written to maps by user space.
+
+use crate::{Config, ExecRule, LedgerRow, Offsets, Watch};
+
+macro_rules! pod {
+    ($($name:ty),*) => {$(
+        // SAFETY: `repr(C)`, integers only, no implicit padding: any bytes are a value.
+        unsafe impl aya::Pod for $name {}
+    )*};
+}
+
+pod!(Config, ExecRule, LedgerRow, Offsets, Watch);

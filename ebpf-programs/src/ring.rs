@@ -1,0 +1,46 @@
+//! The ring: rare records, reserved in place, never copied twice.
+
+use aya_ebpf::{
+    bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    macros::map,
+    maps::RingBuf,
+};
+use hearth_abi::{Fate, Mark, Text};
+
+use crate::globals::config;
+
+/// 1 MiB: ten milliseconds of the densest storm measured, several times over.
+#[map]
+static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Reserves a mark, lets `fill` write all of it, and submits it.
+#[inline(always)]
+pub fn mark(fill: impl FnOnce(*mut Mark)) -> Fate {
+    let Some(mut entry) = EVENTS.reserve::<Mark>(0) else {
+        return Fate::DroppedRing;
+    };
+    fill(entry.as_mut_ptr());
+    entry.submit(wake());
+    Fate::Submitted
+}
+
+/// Reserves a text, lets `fill` write all of it, and submits it.
+#[inline(always)]
+pub fn text(fill: impl FnOnce(*mut Text)) -> Fate {
+    let Some(mut entry) = EVENTS.reserve::<Text>(0) else {
+        return Fate::DroppedRing;
+    };
+    fill(entry.as_mut_ptr());
+    entry.submit(wake());
+    Fate::Submitted
+}
+
+/// The reader comes by itself every few milliseconds; it is woken only when much is waiting.
+#[inline(always)]
+fn wake() -> u64 {
+    if EVENTS.query(u64::from(BPF_RB_AVAIL_DATA)) >= u64::from(config!(wake_bytes)) {
+        u64::from(BPF_RB_FORCE_WAKEUP)
+    } else {
+        u64::from(BPF_RB_NO_WAKEUP)
+    }
+}
