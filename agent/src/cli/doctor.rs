@@ -1,0 +1,179 @@
+//! `hearth doctor`: what this kernel gives, by which strategy, and why not by a better one.
+
+use std::fmt::Write as _;
+
+use clap::Args;
+use serde::Serialize;
+
+use crate::kernel::{
+    attach::{HookReport, Reach},
+    btf::Btf,
+    capability::Capability,
+    offsets,
+    probes::{Probes, ProbesError, Request},
+};
+
+/// Show what this kernel lets hearth see, how exactly, and why not better.
+///
+/// Loads every probe for a moment, attaches it, and detaches it again. Exits with 1 when
+/// starts cannot be observed here.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// One JSON object instead of tables.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The findings; the JSON form is its serialisation.
+#[derive(Debug, Serialize)]
+pub struct Findings {
+    /// Version of hearth.
+    pub version: &'static str,
+    /// Kernel and process.
+    pub capability: Capability,
+    /// Whether starts can be observed.
+    pub healthy: bool,
+    /// Why not.
+    pub error: Option<String>,
+    /// One a kind.
+    pub hooks: Vec<HookReport>,
+    /// Members that the programs read and this kernel lacks.
+    pub absent_members: Vec<&'static str>,
+}
+
+impl Doctor {
+    /// Runs it.
+    pub fn run(&self) -> anyhow::Result<()> {
+        let findings = Findings::gather();
+        if self.json {
+            println!("{}", serde_json::to_string(&findings)?);
+        } else {
+            print!("{}", findings.table());
+        }
+        if findings.healthy {
+            Ok(())
+        } else {
+            anyhow::bail!("starts cannot be observed on this node")
+        }
+    }
+}
+
+impl Findings {
+    /// Loads the probes and looks.
+    #[must_use]
+    pub fn gather() -> Self {
+        let capability = Capability::detect();
+        let absent_members = Btf::of_running_kernel()
+            .map(|types| offsets::absent(&offsets::of(&types)))
+            .unwrap_or_default();
+        let request = Request {
+            reach: Reach::Daemon,
+            every_exec: true,
+            cgroup_opens: true,
+            rules: Vec::new(),
+            ready: 0,
+            ready_kinds: vec!["accept", "message", "file", "uprobe"],
+            ready_file: None,
+        };
+        let (hooks, error) = match Probes::start(&request) {
+            Ok((probes, _events)) => (probes.report().to_vec(), None),
+            Err(error) => (hooks_of(&error), Some(error.to_string())),
+        };
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            capability,
+            healthy: error.is_none(),
+            error,
+            hooks,
+            absent_members,
+        }
+    }
+
+    /// For people.
+    #[must_use]
+    pub fn table(&self) -> String {
+        let mut out = String::new();
+        let facts = &self.capability;
+        // Writing to a string cannot fail.
+        let _ = writeln!(out, "hearth {} on Linux {}", self.version, facts.kernel);
+        let yes = |is| if is { "yes" } else { "no" };
+        let _ = writeln!(out, "  kernel types (BTF)  {}", yes(facts.has_btf));
+        let _ = writeln!(out, "  kprobes             {}", yes(facts.has_kprobes));
+        let lockdown = facts
+            .lockdown
+            .as_deref()
+            .unwrap_or("not known (securityfs is not mounted)");
+        let _ = writeln!(out, "  lockdown            {lockdown}");
+        let hierarchy = facts.memory_hierarchy.unwrap_or("none");
+        let _ = writeln!(out, "  memory controller   cgroup {hierarchy}");
+        let missing = if facts.missing_capabilities.is_empty() {
+            "none".to_owned()
+        } else {
+            facts.missing_capabilities.join(", ")
+        };
+        let _ = writeln!(out, "  capabilities missing {missing}");
+        if !self.absent_members.is_empty() {
+            let _ = writeln!(
+                out,
+                "  members absent      {}",
+                self.absent_members.join(", ")
+            );
+        }
+        if let Some(error) = &self.error {
+            let _ = writeln!(out, "\nNot observable: {error}");
+        }
+        let rows: Vec<[String; 4]> = self.hooks.iter().map(row).collect();
+        if !rows.is_empty() {
+            let head = ["KIND", "ALWAYS", "WHILE WATCHING", "LATE BY AT MOST"].map(str::to_owned);
+            let mut widths = head.each_ref().map(String::len);
+            for row in &rows {
+                for (width, cell) in widths.iter_mut().zip(row) {
+                    *width = (*width).max(cell.len());
+                }
+            }
+            let _ = writeln!(out);
+            line(&mut out, &head, widths, "FOR");
+            for (row, hook) in rows.iter().zip(&self.hooks) {
+                line(&mut out, row, widths, hook.purpose);
+                if !hook.note.is_empty() {
+                    let _ = writeln!(out, "    {}", hook.note);
+                }
+                for refused in &hook.refused {
+                    let _ = writeln!(out, "    not {}: {}", refused.strategy, refused.reason);
+                }
+            }
+        }
+        out
+    }
+}
+
+fn hooks_of(error: &ProbesError) -> Vec<HookReport> {
+    match error {
+        ProbesError::Required { report, .. } => report.clone(),
+        _ => Vec::new(),
+    }
+}
+
+fn row(hook: &HookReport) -> [String; 4] {
+    let or_dash = |strategy: Option<&str>| strategy.unwrap_or("-").to_owned();
+    let late = match (hook.error_ns, hook.strategy.or(hook.while_watching)) {
+        (_, None) => "-".to_owned(),
+        (None, _) => "by program".to_owned(),
+        (Some(0), _) => "0".to_owned(),
+        (Some(ns), _) if ns < 1000 => format!("{ns} ns"),
+        (Some(ns), _) => format!("{} µs", ns / 1000),
+    };
+    [
+        hook.kind.to_owned(),
+        or_dash(hook.strategy),
+        or_dash(hook.while_watching),
+        late,
+    ]
+}
+
+fn line(out: &mut String, cells: &[String; 4], widths: [usize; 4], last: &str) {
+    for (cell, width) in cells.iter().zip(widths) {
+        let _ = write!(out, "{cell:width$}  ");
+    }
+    let _ = writeln!(out, "{last}");
+}

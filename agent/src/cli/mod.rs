@@ -1,0 +1,89 @@
+//! The commands.
+
+pub mod answer;
+pub mod bar;
+pub mod config;
+pub mod doctor;
+pub mod figures;
+pub mod line;
+pub mod percentiles;
+pub mod perfetto;
+pub mod picture;
+pub mod run;
+#[cfg(test)]
+mod samples;
+#[cfg(test)]
+mod schema;
+pub mod terminal;
+pub mod trace;
+pub mod tracer;
+pub mod waterfall;
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand};
+
+/// hearth makes cold starts visible: every phase of every start on this node, from the kernel.
+#[derive(Debug, Parser)]
+#[command(name = "hearth", version, about, max_term_width = 100)]
+pub struct Cli {
+    /// What of its own doings hearth logs to standard error, as a `tracing` filter.
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILTER",
+        default_value = "info",
+        env = "HEARTH_LOG"
+    )]
+    pub log: String,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Observe every start on this node, and tell it.
+    Run(run::Run),
+    /// Run a command and show where the time of its cold start went, and why.
+    Trace(trace::Trace),
+    /// Show what this kernel lets hearth see, how exactly, and why not better.
+    Doctor(doctor::Doctor),
+    /// Check or show the configuration.
+    Config {
+        /// What to do with it.
+        #[command(subcommand)]
+        action: config::Action,
+    },
+}
+
+/// The option that names a configuration file, shared by the commands that read one.
+#[derive(Debug, clap::Args)]
+pub struct ConfigFile {
+    /// Configuration file [default: /etc/hearth/hearth.toml, if there is one].
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+impl Cli {
+    /// Does it.
+    pub fn run(self) -> anyhow::Result<()> {
+        match self.command {
+            Command::Run(run) => run.run(),
+            Command::Config { action } => action.run(),
+            Command::Trace(trace) => trace.run(),
+            Command::Doctor(doctor) => doctor.run(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

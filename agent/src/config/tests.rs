@@ -1,0 +1,266 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use super::{Config, ConfigError, DEFAULTS, Fault, PrintFormat, Protocol};
+
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse(text, Path::new("hearth.toml"), |_| None)
+}
+
+fn fault(text: &str) -> Fault {
+    match parse(text) {
+        Err(ConfigError::Invalid(fault)) => *fault,
+        other => panic!("expected a fault of {text:?}, got {other:?}"),
+    }
+}
+
+#[test]
+fn the_commented_defaults_are_the_defaults() {
+    assert_eq!(parse(DEFAULTS).expect("valid"), Config::default());
+    assert_eq!(parse("").expect("valid"), Config::default());
+}
+
+#[test]
+fn every_commented_setting_is_valid_too() {
+    let word = |key: &str| {
+        key.bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
+    };
+    let setting = |text: &str| {
+        text == "[[start]]" || text.split_once(" = ").is_some_and(|(key, _)| word(key))
+    };
+    let uncommented = DEFAULTS
+        .lines()
+        .map(|line| {
+            line.strip_prefix("# ")
+                .filter(|text| setting(text))
+                .unwrap_or(line)
+        })
+        .collect::<Vec<_>>()
+        .join("\n");
+    let config = parse(&uncommented).expect("valid");
+    assert!(config.otlp.endpoint.is_some() && config.otlp.spool.dir.is_some());
+    assert!(config.otlp.headers_file.is_some() && config.identity.cri_socket.is_some());
+    assert_eq!(config.start[0].ready, "accept".parse().ok());
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let config = parse(
+        "ready = \"file:/run/ready\"\n[print]\nformat = \"json\"\n[otlp]\n\
+         endpoint = \"https://collector:4318/\"\n[[start]]\nexe = \"x\"\nfork_server = true\n",
+    )
+    .expect("valid");
+    assert_eq!(config.print.format, PrintFormat::Json);
+    let again = toml::to_string(&config).expect("serializes");
+    assert_eq!(parse(&again).expect("valid"), config);
+}
+
+#[test]
+fn a_wrong_key_is_placed_and_the_near_one_named() {
+    let fault = fault("mode = \"process\"\n\n[otlp]\ntimeout = \"1s\"\nendpiont = \"x\"\n");
+    assert_eq!((fault.line, fault.column), (5, 1));
+    assert_eq!(fault.key, "otlp.endpiont");
+    assert!(
+        fault.message.contains("unknown field `endpiont`"),
+        "{fault}"
+    );
+    assert!(
+        fault.message.ends_with("did you mean `endpoint`?"),
+        "{fault}"
+    );
+    let text = fault.to_string();
+    assert!(
+        text.starts_with("hearth.toml:5:1: `otlp.endpiont`: "),
+        "{text}"
+    );
+    assert!(
+        text.ends_with("5 | endpiont = \"x\"\n  | ^^^^^^^^"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_wrong_value_names_key_value_and_remedy() {
+    for (text, place, key, parts) in [
+        (
+            "deadline = \"5\"",
+            (1, 12),
+            "deadline",
+            ["\"5\" has no unit", "\"10s\""],
+        ),
+        (
+            "deadline = 5",
+            (1, 12),
+            "deadline",
+            ["\"5\" has no unit", "ms, s, min"],
+        ),
+        (
+            "deadline = \"0s\"",
+            (1, 12),
+            "deadline",
+            ["longer than zero", ""],
+        ),
+        (
+            "mode = \"proces\"",
+            (1, 8),
+            "mode",
+            ["`proces`", "did you mean `process`?"],
+        ),
+        (
+            "ready = \"lisen\"",
+            (1, 9),
+            "ready",
+            ["\"lisen\" is not known", "`listen`"],
+        ),
+        (
+            "watch_share = 5.0",
+            (1, 15),
+            "watch_share",
+            ["5.0", "between 0.0 and 1.0"],
+        ),
+        (
+            "[otlp.spool]\nmemory = \"4MB\"",
+            (2, 10),
+            "otlp.spool.memory",
+            ["`MB`", "\"4MiB\"?"],
+        ),
+        (
+            "[otlp]\nendpoint = \"c:1\"",
+            (2, 12),
+            "otlp.endpoint",
+            ["\"c:1\"", "http://127.0.0.1"],
+        ),
+        (
+            "[metrics]\nlisten = \"9464\"",
+            (2, 10),
+            "metrics.listen",
+            ["\"9464\"", "or \"off\""],
+        ),
+        (
+            "cgroups = \"yes\"",
+            (1, 11),
+            "cgroups",
+            ["\"yes\"", "a boolean"],
+        ),
+    ] {
+        let fault = fault(text);
+        assert_eq!((fault.line, fault.column), place, "{fault}");
+        assert_eq!(fault.key, key, "{fault}");
+        assert!(
+            parts.iter().all(|part| fault.message.contains(part)),
+            "{fault}"
+        );
+    }
+}
+
+#[test]
+fn a_start_rule_must_name_its_program() {
+    for (text, part) in [
+        ("[[start]]\nfunction = \"f\"", "missing field `exe`"),
+        (
+            "[[start]]\nexe = \"bin/python3\"",
+            "neither a file name nor an absolute path",
+        ),
+        (
+            "[[start]]\nexe = \"x\"\nfork_serve = true",
+            "did you mean `fork_server`?",
+        ),
+        (
+            "[[start]]\nexe = \"x\"\nready = \"lisen\"",
+            "write one or more of `listen`",
+        ),
+    ] {
+        let fault = fault(text);
+        assert!(
+            fault.message.contains(part) && fault.key.starts_with("start[0]"),
+            "{fault}"
+        );
+    }
+    let fault = fault("runtimes = [\"runc\", \"run*\"]");
+    assert!(
+        fault.message.contains("wildcard") && fault.key == "runtimes[1]",
+        "{fault}"
+    );
+}
+
+#[test]
+fn broken_syntax_is_placed() {
+    let fault = fault("mode = \"process\"\nready = \n");
+    assert_eq!(fault.line, 2, "{fault}");
+}
+
+#[test]
+fn the_environment_counts_where_the_file_is_silent() {
+    let variable = |name: &str| {
+        Some(match name {
+            "OTEL_EXPORTER_OTLP_ENDPOINT" => "http://env:1".to_owned(),
+            "OTEL_EXPORTER_OTLP_PROTOCOL" => "http/protobuf".to_owned(),
+            "OTEL_EXPORTER_OTLP_HEADERS" => "a=1, b=2".to_owned(),
+            _ => return None,
+        })
+    };
+    let path = Path::new("hearth.toml");
+    let otlp = Config::parse("", path, variable).expect("valid").otlp;
+    assert_eq!(
+        otlp.endpoint.map(String::from).as_deref(),
+        Some("http://env:1")
+    );
+    assert_eq!(otlp.protocol, Protocol::Http);
+    assert_eq!(otlp.headers["b"].reveal(), "2");
+    let file = "[otlp]\nendpoint = \"http://file:1\"\nprotocol = \"grpc\"\nheaders = {}\n";
+    let otlp = Config::parse(file, path, variable).expect("valid").otlp;
+    assert_eq!(
+        otlp.endpoint.map(String::from).as_deref(),
+        Some("http://file:1")
+    );
+    assert_eq!(otlp.protocol, Protocol::Grpc);
+    assert!(otlp.headers.is_empty());
+
+    let wrong = |name: &str| (name == "OTEL_EXPORTER_OTLP_PROTOCOL").then(|| "udp".to_owned());
+    let message = Config::parse("", path, wrong)
+        .expect_err("wrong")
+        .to_string();
+    assert!(message.contains("OTEL_EXPORTER_OTLP_PROTOCOL") && message.contains("http/protobuf"));
+}
+
+#[test]
+fn a_secret_is_never_shown() {
+    let config = parse("[otlp.headers]\nauthorization = \"hunter2\"\n").expect("valid");
+    let shown = format!(
+        "{config:?}{}",
+        toml::to_string(&config).expect("serializes")
+    );
+    assert!(!shown.contains("hunter2") && shown.contains("********"));
+}
+
+#[test]
+fn a_file_that_others_can_write_is_refused() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    let mode = |mode| {
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(mode)).expect("mode");
+        Config::load(Some(file.path()))
+    };
+    assert!(mode(0o644).is_ok());
+    for bad in [0o664, 0o646, 0o666] {
+        let message = mode(bad).expect_err("refused").to_string();
+        assert!(
+            message.contains(&format!("chmod go-w {}", file.path().display())),
+            "{message}"
+        );
+    }
+    let missing = Config::load(Some(Path::new("/nonexistent/hearth.toml"))).expect_err("missing");
+    assert!(missing.to_string().contains("/nonexistent/hearth.toml"));
+}
+
+#[test]
+fn a_file_of_somebody_else_is_refused() {
+    let file = tempfile::NamedTempFile::new().expect("a file");
+    if std::os::unix::fs::chown(file.path(), Some(65534), None).is_err() {
+        return; // Only root can give a file away.
+    }
+    let message = Config::load(Some(file.path()))
+        .expect_err("refused")
+        .to_string();
+    assert!(message.contains("belongs to user 65534") && message.contains("chown root"));
+}

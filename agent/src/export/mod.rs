@@ -1,0 +1,250 @@
+//! Observations to OTLP, Prometheus and history.
+
+mod agent;
+mod clock;
+mod headers;
+mod history;
+mod metrics;
+mod names;
+mod otlp;
+mod reader;
+mod record;
+mod resource;
+mod sender;
+mod slowest;
+mod spool;
+mod trace;
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{Meter, MeterProvider as _};
+use opentelemetry_sdk::error::OTelSdkError;
+use opentelemetry_sdk::metrics::SdkMeterProvider;
+use thiserror::Error;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+pub use agent::{AgentState, ProbeCounts, SharedState};
+pub use clock::WallClock;
+pub use headers::HeadersError;
+pub use history::{History, Told};
+pub use names::{OTHER, UNKNOWN, name_of};
+pub use otlp::{Collector, ConnectError, SendError};
+pub use record::Record;
+pub use resource::resource;
+pub use spool::DiskError;
+pub use trace::{TraceContext, record};
+
+use crate::config::{Config, Signal};
+use crate::observe::cold_start::ColdStart;
+use crate::time::Boottime;
+use metrics::Meters;
+use names::Names;
+use reader::Reader;
+use sender::{Outbox, Sender};
+use slowest::Slowest;
+use spool::{Disk, Spool};
+
+/// An export that cannot begin.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    /// The spool's directory.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// The collector's settings.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The SDK.
+    #[error("cannot set up metrics: {0}")]
+    Metrics(#[from] OTelSdkError),
+}
+
+/// Tells observations to everyone who wants them.
+#[derive(Debug)]
+pub struct Export {
+    provider: SdkMeterProvider,
+    registry: prometheus::Registry,
+    meters: Meters,
+    names: Names,
+    slowest: Arc<Mutex<Slowest>>,
+    history: Arc<Mutex<History>>,
+    clock: WallClock,
+    state: SharedState,
+    outbox: Option<Outbox>,
+    sender: Option<(oneshot::Sender<Duration>, JoinHandle<()>)>,
+}
+
+impl Export {
+    /// Begins to tell as `config` says. Needs a tokio runtime, in which the sender is spawned.
+    pub fn start(config: &Config) -> Result<Self, ExportError> {
+        let resource = resource();
+        let registry = prometheus::Registry::new();
+        let prometheus = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            .scope_info_enabled(false)
+            .build()?;
+        let reader = Reader::default();
+        let mut provider = SdkMeterProvider::builder()
+            .with_resource(resource.clone())
+            .with_reader(prometheus)
+            .with_view(metrics::bounds(config.metrics.max_functions));
+        if config.otlp.endpoint.is_some() {
+            provider = provider.with_reader(reader.clone());
+        }
+        let provider = provider.build();
+        let meter = provider.meter_with_scope(otlp::scope());
+        let state = SharedState::default();
+        state.instrument(&meter);
+        let slowest = Arc::new(Mutex::new(Slowest::default()));
+        instrument_slowest(&meter, &slowest);
+        let mut export = Self {
+            meters: Meters::new(&meter),
+            provider,
+            registry,
+            names: Names::new(config.metrics.max_functions),
+            slowest,
+            history: Arc::default(),
+            clock: WallClock::new(),
+            state,
+            outbox: None,
+            sender: None,
+        };
+        if let Some(endpoint) = &config.otlp.endpoint {
+            let spool = &config.otlp.spool;
+            let disk = spool
+                .dir
+                .as_deref()
+                .map(|dir| Disk::open(dir, spool.disk.0))
+                .transpose()?;
+            let collector = Collector::new(endpoint, &config.otlp, &resource)?;
+            let outbox = Outbox::new(Spool::new(spool.memory.0, disk));
+            let items = meter
+                .u64_counter("hearth.agent.export.items")
+                .with_unit("{item}")
+                .with_description("Spans, data points and log records by what became of them.")
+                .build();
+            let sender = Sender::new(
+                collector,
+                endpoint.clone(),
+                &config.otlp,
+                outbox.clone(),
+                reader,
+                items,
+            );
+            let (stop, stopped) = oneshot::channel();
+            export.sender = Some((stop, tokio::spawn(sender.run(stopped))));
+            let wanted = |signal| config.otlp.signals.contains(&signal);
+            if wanted(Signal::Traces) || wanted(Signal::Logs) {
+                export.outbox = Some(outbox);
+            }
+        }
+        Ok(export)
+    }
+
+    /// Tells a start; `line` is what people read of it. Returns its trace.
+    pub fn cold_start(&mut self, start: &ColdStart, line: String) -> TraceContext {
+        self.clock.keep();
+        let context = TraceContext::random();
+        let name = name_of(&start.identity);
+        let bounded = self.names.bound(name.clone());
+        self.meters.count(start, &bounded);
+        let end = Boottime(start.begin.0.saturating_add(start.total_ns.0));
+        lock(&self.slowest).add(end, start.total_ns, context.trace_id, bounded);
+        lock(&self.history).add(Told {
+            end_unix_ns: self.clock.unix_ns(end),
+            name,
+            trace_id: context.trace_id,
+            line,
+            json: history::json(start),
+        });
+        if let Some(outbox) = &self.outbox {
+            outbox.push(record(start, &self.clock, context));
+        }
+        context
+    }
+
+    /// Where the agent's own state is put, to be told.
+    #[must_use]
+    pub fn state(&self) -> SharedState {
+        self.state.clone()
+    }
+
+    /// Where the page finds what was told.
+    #[must_use]
+    pub fn telling(&self) -> Telling {
+        Telling {
+            registry: self.registry.clone(),
+            history: Arc::clone(&self.history),
+        }
+    }
+
+    /// Nanoseconds since 1970 at `time`.
+    #[must_use]
+    pub const fn unix_ns(&self, time: Boottime) -> u64 {
+        self.clock.unix_ns(time)
+    }
+
+    /// Sends what waits, for at most `patience`, keeps what it can of the rest on disk, and
+    /// ends.
+    pub async fn stop(self, patience: Duration) {
+        if let Some((stop, ended)) = self.sender {
+            // The sender ends only when it is told to.
+            let _ = stop.send(patience);
+            if let Err(error) = ended.await {
+                tracing::error!("the sender failed: {error}");
+            }
+        }
+        if let Err(error) = self.provider.shutdown() {
+            tracing::debug!("shutting down metrics: {error}");
+        }
+    }
+}
+
+/// What the page shows.
+#[derive(Clone, Debug)]
+pub struct Telling {
+    registry: prometheus::Registry,
+    history: Arc<Mutex<History>>,
+}
+
+impl Telling {
+    /// The metrics, in Prometheus' text format.
+    pub fn metrics(&self) -> Result<String, prometheus::Error> {
+        prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// The last starts.
+    pub fn history(&self) -> MutexGuard<'_, History> {
+        lock(&self.history)
+    }
+}
+
+fn instrument_slowest(meter: &Meter, slowest: &Arc<Mutex<Slowest>>) {
+    let slowest = Arc::clone(slowest);
+    meter
+        .f64_observable_gauge("hearth.cold_start.slowest")
+        .with_unit("s")
+        .with_description("The slowest starts of the last 15 minutes, by rank.")
+        .with_callback(move |to| {
+            for (index, slow) in lock(&slowest).top(Boottime::now()).into_iter().enumerate() {
+                let attributes = [
+                    KeyValue::new("rank", (index + 1).to_string()),
+                    KeyValue::new("trace_id", format!("{:032x}", slow.trace_id)),
+                    KeyValue::new("faas.name", slow.name),
+                ];
+                to.observe(slow.total.as_secs_f64(), &attributes);
+            }
+        })
+        .build();
+}
+
+/// What is behind the locks is whole between any two statements: a panic in between does not
+/// spoil it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests;

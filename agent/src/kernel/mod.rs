@@ -1,0 +1,17 @@
+//! The kernel side: hook table, capabilities of this kernel, load, attach, drain, ledger.
+
+pub mod attach;
+pub mod btf;
+pub mod capability;
+pub mod drain;
+pub mod enrolment;
+pub mod event;
+pub mod image;
+pub mod ledger;
+pub mod offsets;
+pub mod probes;
+pub mod program_log;
+pub mod recursion;
+pub mod table;
+pub mod uprobes;
+pub mod watch_share;

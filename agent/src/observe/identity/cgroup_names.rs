@@ -1,0 +1,184 @@
+//! Names of cgroups by id, as the kernel told them; bounded.
+
+use std::collections::{HashMap, VecDeque};
+
+use super::hierarchy::MemoryHierarchy;
+use crate::time::{Boottime, Nanos};
+
+/// Names kept; the oldest go first.
+const NAMES: usize = 16_384;
+/// How long a removed cgroup keeps its name, for marks that are still on their way.
+const GRACE: Nanos = Nanos(10_000_000_000);
+/// How often, at most, the hierarchy is walked for an unknown id.
+const WALK_EVERY: Nanos = Nanos(5_000_000_000);
+
+#[derive(Debug, Default)]
+struct Entry {
+    path: Option<Box<str>>,
+    populated_since: Option<Boottime>,
+}
+
+/// What is known of cgroups, by id.
+#[derive(Debug, Default)]
+pub struct CgroupNames {
+    hierarchy: Option<MemoryHierarchy>,
+    entries: HashMap<u64, Entry>,
+    order: VecDeque<u64>,
+    gone: VecDeque<(Boottime, u64)>,
+    walked: Option<Boottime>,
+    evicted: u64,
+}
+
+impl CgroupNames {
+    /// Knows nothing but what it will be told.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Knows what is in `hierarchy` now, and looks there again for ids that nobody told.
+    #[must_use]
+    pub fn of(hierarchy: MemoryHierarchy) -> Self {
+        let mut names = Self {
+            hierarchy: Some(hierarchy),
+            ..Self::default()
+        };
+        names.walk();
+        names
+    }
+
+    /// The kernel told a path.
+    pub fn tell(&mut self, id: u64, path: &str) {
+        self.entry(id).path = Some(path.into());
+    }
+
+    /// A cgroup became populated.
+    pub fn populated(&mut self, id: u64, at: Boottime) {
+        let since = &mut self.entry(id).populated_since;
+        *since = (*since).max(Some(at));
+    }
+
+    /// A cgroup was removed: its name goes after a grace.
+    pub fn gone(&mut self, id: u64, at: Boottime) {
+        if self.entries.contains_key(&id) {
+            self.gone.push_back((at, id));
+        }
+    }
+
+    /// Forgets what was removed long enough before `now`.
+    pub fn sweep(&mut self, now: Boottime) {
+        while let Some(&(at, id)) = self.gone.front() {
+            if now.since(at) < GRACE && self.gone.len() <= NAMES {
+                break;
+            }
+            self.gone.pop_front();
+            self.entries.remove(&id);
+        }
+        if self.order.len() > 2 * NAMES {
+            self.order.retain(|id| self.entries.contains_key(id));
+        }
+    }
+
+    /// Path within its hierarchy, if it was told.
+    #[must_use]
+    pub fn path(&self, id: u64) -> Option<&str> {
+        self.entries.get(&id)?.path.as_deref()
+    }
+
+    /// As [`path`](Self::path), and looks into the hierarchy for an id that nobody told.
+    pub fn look_up(&mut self, id: u64, now: Boottime) -> Option<&str> {
+        let rested = self
+            .walked
+            .is_none_or(|walked| now.since(walked) >= WALK_EVERY);
+        if id != 0 && self.path(id).is_none() && rested && self.hierarchy.is_some() {
+            self.walk();
+            self.walked = Some(now);
+        }
+        self.path(id)
+    }
+
+    /// Since when there were processes in it, if that is known.
+    #[must_use]
+    pub fn populated_since(&self, id: u64) -> Option<Boottime> {
+        self.entries.get(&id)?.populated_since
+    }
+
+    /// How many names were dropped because there were too many.
+    #[must_use]
+    pub const fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    fn walk(&mut self) {
+        for cgroup in self
+            .hierarchy
+            .as_ref()
+            .map(MemoryHierarchy::walk)
+            .unwrap_or_default()
+        {
+            let entry = self.entry(cgroup.id);
+            entry.path = Some(cgroup.path.into());
+            if cgroup.populated && entry.populated_since.is_none() {
+                // Nobody saw since when: before everything that will be seen.
+                entry.populated_since = Some(Boottime(0));
+            }
+        }
+    }
+
+    fn entry(&mut self, id: u64) -> &mut Entry {
+        if !self.entries.contains_key(&id) {
+            while self.entries.len() >= NAMES {
+                let Some(oldest) = self.order.pop_front() else {
+                    break;
+                };
+                self.evicted += u64::from(self.entries.remove(&oldest).is_some());
+            }
+            self.order.push_back(id);
+        }
+        self.entries.entry(id).or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_outlives_its_cgroup_for_a_grace() {
+        let mut names = CgroupNames::new();
+        names.tell(7, "/a");
+        names.gone(7, Boottime(1));
+        names.sweep(Boottime(GRACE.0));
+        assert_eq!(names.path(7), Some("/a"));
+        names.sweep(Boottime(GRACE.0 + 1));
+        assert_eq!(names.path(7), None);
+    }
+
+    #[test]
+    fn names_are_bounded_and_the_oldest_go() {
+        let mut names = CgroupNames::new();
+        for id in 0..NAMES as u64 + 10 {
+            names.tell(id, "/x");
+            names.gone(id, Boottime(0));
+        }
+        assert_eq!((names.entries.len(), names.evicted()), (NAMES, 10));
+        assert_eq!((names.path(9), names.path(10)), (None, Some("/x")));
+        names.sweep(Boottime(GRACE.0));
+        assert_eq!((names.entries.len(), names.gone.len()), (0, 0));
+    }
+
+    #[test]
+    fn a_cgroup_nobody_told_is_looked_up_in_the_hierarchy() {
+        let hierarchy = MemoryHierarchy::find().expect("a hierarchy with the memory controller");
+        let known = hierarchy.walk().pop().expect("a cgroup");
+        let mut names = CgroupNames {
+            hierarchy: Some(hierarchy),
+            ..CgroupNames::default()
+        };
+        assert_eq!(names.path(known.id), None);
+        assert_eq!(names.look_up(known.id, Boottime(1)), Some(&*known.path));
+        // An id that does not exist is not looked for at every turn.
+        assert_eq!(names.look_up(u64::MAX, Boottime(2)), None);
+        assert_eq!(names.walked, Some(Boottime(1)));
+    }
+}

@@ -1,0 +1,6 @@
+//! Kernel events to observations.
+
+pub mod cold_start;
+pub mod identity;
+pub mod recording;
+mod text;

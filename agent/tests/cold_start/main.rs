@@ -1,0 +1,12 @@
+//! From marks to cold starts: tables of hand-made marks, recorded marks of real starts, and
+//! any marks at all.
+
+mod any_marks;
+#[path = "../../../fuzz/bodies.rs"]
+mod bodies;
+mod causes;
+mod loss;
+mod phases;
+mod recorded;
+mod story;
+mod tracker;
