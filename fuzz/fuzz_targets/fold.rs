@@ -1,0 +1,8 @@
+//! Any marks as starts.
+#![no_main]
+
+#[path = "../bodies.rs"]
+#[allow(dead_code, reason = "the other target uses the rest")]
+mod bodies;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| bodies::fold(data));

@@ -1,0 +1,20 @@
+//! hearth against the real kernel, real programs, real containers.
+//!
+//! What the tests of this crate share: programs with a clock of their own
+//! ([`programs`], [`report`]), the agent as a user runs it ([`trace`], [`daemon`]), what it says
+//! ([`start`], [`metrics`], [`collector`]), and the machine ([`clock`], [`cgroup`], [`bundle`], [`machine`]).
+//! What a test needs and does not find is a failure that names it, never a skip.
+
+pub mod bundle;
+pub mod cgroup;
+pub mod child;
+pub mod clock;
+pub mod collector;
+pub mod daemon;
+pub mod machine;
+pub mod metrics;
+pub mod programs;
+pub mod report;
+pub mod requirement;
+pub mod start;
+pub mod trace;

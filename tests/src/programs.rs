@@ -1,0 +1,246 @@
+//! The tests' own programs, built by the compilers that people use.
+//!
+//! Sources are in `tests/programs/`; what is built from them lies in `target/hearth-programs/`,
+//! by the hash of the sources and of the compiler's command line. Where there is no compiler (in
+//! a VM) `HEARTH_PROGRAMS` names a folder that [`prebuild`] filled elsewhere.
+
+use std::collections::hash_map::DefaultHasher;
+use std::fs::{self, OpenOptions};
+use std::hash::{Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::fs::{FlockOperation, flock};
+
+use crate::{child, machine, requirement};
+
+/// A program to be run: what to put before its own arguments.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Path of the executable, and what leads its interpreter to the source.
+    pub command: Vec<PathBuf>,
+}
+
+impl Program {
+    /// The file that is exec'd.
+    #[must_use]
+    pub fn exe(&self) -> &Path {
+        &self.command[0]
+    }
+
+    /// The command line with `arguments` after it.
+    #[must_use]
+    pub fn with(&self, arguments: &[&str]) -> Vec<String> {
+        let own = self
+            .command
+            .iter()
+            .map(|word| word.to_string_lossy().into_owned());
+        own.chain(arguments.iter().map(|word| (*word).to_owned()))
+            .collect()
+    }
+}
+
+/// The languages of the oracle program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// C, dynamically linked.
+    CDynamic,
+    /// C, statically linked.
+    CStatic,
+    /// Rust.
+    Rust,
+    /// Go.
+    Go,
+    /// Python.
+    Python,
+    /// JavaScript on Node.
+    Node,
+    /// Java.
+    Java,
+}
+
+impl Language {
+    /// Every language.
+    pub const ALL: [Self; 7] = [
+        Self::CDynamic,
+        Self::CStatic,
+        Self::Rust,
+        Self::Go,
+        Self::Python,
+        Self::Node,
+        Self::Java,
+    ];
+}
+
+/// The oracle program in `language`: `MODE REPORT`, where `MODE` is `listen` or `exit`.
+pub fn oracle(language: Language) -> Result<Program> {
+    let command = match language {
+        Language::CDynamic => vec![c("oracle")?],
+        Language::CStatic => vec![c_static("oracle")?],
+        Language::Rust => vec![rust()?],
+        Language::Go => vec![go()?],
+        Language::Python => {
+            vec![
+                requirement::tool("python3", "python3-minimal")?,
+                source("oracle.py"),
+            ]
+        }
+        Language::Node => vec![requirement::tool("node", "nodejs")?, source("oracle.js")],
+        Language::Java => {
+            let java = requirement::tool("java", "openjdk-17-jre-headless")?;
+            vec![java, "-cp".into(), java_classes()?, "Oracle".into()]
+        }
+    };
+    Ok(Program { command })
+}
+
+/// One of the C programs, dynamically linked.
+pub fn c(name: &str) -> Result<PathBuf> {
+    compile_c(name, name, &["-O2", "-pthread"])
+}
+
+/// One of the C programs, statically linked.
+pub fn c_static(name: &str) -> Result<PathBuf> {
+    compile_c(
+        name,
+        &format!("{name}-static"),
+        &["-O2", "-pthread", "-static"],
+    )
+}
+
+/// One of the C programs, without symbols.
+pub fn c_stripped(name: &str) -> Result<PathBuf> {
+    compile_c(
+        name,
+        &format!("{name}-stripped"),
+        &["-O2", "-pthread", "-s"],
+    )
+}
+
+/// Puts what tests inside of a VM need into `folder`, by the names under which they look.
+pub fn prebuild(folder: &Path) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
+    for name in ["oracle", "nothing", "sandbox", "storm"] {
+        fs::copy(c(name)?, folder.join(name)).context("copy a program")?;
+        fs::copy(c_static(name)?, folder.join(format!("{name}-static")))
+            .context("copy a program")?;
+    }
+    Ok(())
+}
+
+fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("programs")
+        .join(name)
+}
+
+fn compile_c(name: &str, built_name: &str, flags: &[&str]) -> Result<PathBuf> {
+    let text = format!("{name}.c");
+    let sources = [text.as_str(), "report.h"];
+    build(
+        built_name,
+        ("gcc", "gcc libc6-dev"),
+        &sources,
+        |compiler, out| {
+            compiler
+                .args(flags)
+                .args(["-Wall", "-Wextra", "-Werror", "-o"])
+                .arg(out);
+            compiler.arg(source(&text));
+        },
+    )
+}
+
+fn rust() -> Result<PathBuf> {
+    build(
+        "oracle-rust",
+        ("rustc", "rustc"),
+        &["oracle.rs"],
+        |compiler, out| {
+            compiler
+                .args(["--edition=2024", "-O", "-o"])
+                .arg(out)
+                .arg(source("oracle.rs"));
+        },
+    )
+}
+
+fn go() -> Result<PathBuf> {
+    build(
+        "oracle-go",
+        ("go", "golang-go"),
+        &["oracle.go"],
+        |compiler, out| {
+            let cache = machine::target().join("hearth-programs/go");
+            compiler
+                .env("GOCACHE", cache)
+                .env("GO111MODULE", "off")
+                .env("CGO_ENABLED", "0");
+            compiler
+                .args(["build", "-o"])
+                .arg(out)
+                .arg(source("oracle.go"));
+        },
+    )
+}
+
+fn java_classes() -> Result<PathBuf> {
+    let package = ("javac", "openjdk-17-jdk-headless");
+    build("oracle-java", package, &["Oracle.java"], |compiler, out| {
+        compiler.arg("-d").arg(out).arg(source("Oracle.java"));
+    })
+}
+
+/// Builds `name` unless the same sources and command were built before. `line` completes the
+/// compiler's command line for an output path.
+fn build(
+    name: &str,
+    (compiler, package): (&str, &str),
+    sources: &[&str],
+    line: impl Fn(&mut Command, &Path),
+) -> Result<PathBuf> {
+    if let Some(folder) = std::env::var_os("HEARTH_PROGRAMS") {
+        let built = PathBuf::from(folder).join(name);
+        ensure!(built.exists(), "HEARTH_PROGRAMS has no {}", built.display());
+        return Ok(built);
+    }
+    let compiler = requirement::tool(compiler, package)?;
+    let mut sketch = Command::new(&compiler);
+    line(&mut sketch, Path::new("OUT"));
+    let mut hasher = DefaultHasher::new();
+    format!("{sketch:?}").hash(&mut hasher);
+    for text in sources {
+        fs::read(source(text))
+            .with_context(|| format!("read {text}"))?
+            .hash(&mut hasher);
+    }
+    let cache = machine::target().join("hearth-programs");
+    fs::create_dir_all(&cache).with_context(|| format!("make {}", cache.display()))?;
+    let cache = cache.canonicalize().context("find the cache of programs")?;
+    let folder = cache.join(format!("{:016x}", hasher.finish()));
+    let built = folder.join(name);
+
+    // Tests of several processes want the same program: one builds, the others find it.
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(cache.join("lock"))
+        .context("open the lock of the programs")?;
+    rustix::io::retry_on_intr(|| flock(&lock, FlockOperation::LockExclusive))
+        .context("lock the programs")?;
+    if built.exists() {
+        return Ok(built);
+    }
+    fs::create_dir_all(&folder).with_context(|| format!("make {}", folder.display()))?;
+    let unfinished = folder.join(format!("{name}.unfinished"));
+    let mut command = Command::new(&compiler);
+    line(&mut command, &unfinished);
+    child::run(&mut command, Duration::from_mins(5))
+        .and_then(child::Finished::success)
+        .with_context(|| format!("build {name}"))?;
+    fs::rename(&unfinished, &built).context("keep what was built")?;
+    Ok(built)
+}

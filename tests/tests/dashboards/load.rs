@@ -1,0 +1,96 @@
+//! The agent at work, with programs that start all the time.
+
+use std::fs;
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::Result;
+use hearth_tests::daemon::{Daemon, free_address};
+use tempfile::TempDir;
+
+/// A program that is ready by its first listen.
+const SHOP: &str = "#!/usr/bin/python3
+import socket
+server = socket.socket()
+server.bind(('127.0.0.1', 0))
+server.listen()
+";
+
+/// `hearth run`, observing `resize` (ready by exit), `shop` (ready by listen) and `report`
+/// (ends without the READY=1 that its rule asks for). Ends when dropped.
+pub(crate) struct Load {
+    pub(crate) daemon: Daemon,
+    pub(crate) metrics: SocketAddr,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl Load {
+    pub(crate) fn start() -> Result<Self> {
+        let folder = TempDir::with_prefix("hearth-dashboards-")?;
+        let programs = programs(folder.path())?;
+        let [resize, _, report] = &programs;
+        // Nobody listens at the discard port: outcomes of export are told all the same.
+        let settings = format!(
+            "mode = 'sandbox'\n\
+             cgroups = false\n\
+             otlp.endpoint = 'http://127.0.0.1:9'\n\
+             otlp.interval = '1s'\n\
+             start = [\n\
+               {{ exe = '{}', function = 'resize' }},\n\
+               {{ exe = 'hearth-shop', function = 'shop' }},\n\
+               {{ exe = '{}', function = 'report', ready = 'notify' }},\n\
+             ]\n",
+            resize.display(),
+            report.display(),
+        );
+        let metrics = free_address()?;
+        let daemon = Daemon::start_at(metrics, &settings)?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let thread = std::thread::spawn({
+            let stop = Arc::clone(&stop);
+            move || start_until(&programs, &stop)
+        });
+        Ok(Self {
+            daemon,
+            metrics,
+            stop,
+            thread: Some(thread),
+            _folder: folder,
+        })
+    }
+}
+
+impl Drop for Load {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn programs(folder: &Path) -> Result<[PathBuf; 3]> {
+    let [resize, shop, report] = ["resize", "hearth-shop", "report"].map(|name| folder.join(name));
+    fs::copy("/bin/true", &resize)?;
+    fs::copy("/bin/true", &report)?;
+    fs::write(&shop, SHOP)?;
+    fs::set_permissions(&shop, fs::Permissions::from_mode(0o700))?;
+    Ok([resize, shop, report])
+}
+
+fn start_until(programs: &[PathBuf], stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        for program in programs {
+            let _ = Command::new(program).status();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}

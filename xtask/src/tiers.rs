@@ -1,0 +1,354 @@
+//! `cargo xtask test`: every tier, counted, and what could not run said aloud.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum;
+use serde::Deserialize;
+
+use crate::agent::{self, Profile};
+use crate::kernels::Kernel;
+use crate::libtest::Counts;
+use crate::report::{End, Line};
+use crate::setup::{self, Purpose};
+use crate::workspace::Workspace;
+use crate::{lint, program, vm};
+
+/// A group of tests that need the same from a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub(crate) enum Tier {
+    /// Format, lints and licences.
+    Lint,
+    /// What needs no kernel and no other program.
+    Unit,
+    /// Any bytes and any marks, through the bodies of the fuzz targets.
+    Fuzz,
+    /// Real programs under this machine's kernel.
+    Kernel,
+    /// Real collectors: rotel, Prometheus, promtool, Grafana's types.
+    Telemetry,
+    /// The kernel ladder on Debian 12's kernel, emulated.
+    #[value(name = "vm-6.1")]
+    Vm6_1,
+    /// The kernel ladder on Debian 13's kernel, emulated.
+    #[value(name = "vm-6.12")]
+    Vm6_12,
+}
+
+/// Test programs of `hearth-tests` for the telemetry tier; all others are the kernel tier's.
+const TELEMETRY: &[&str] = &["dashboards", "telemetry"];
+
+/// Test programs of `hearth-tests` that run in the VM tiers (and in the kernel tier).
+const LADDER: &[&str] = &["kernel_ladder"];
+
+/// Test programs of the agent that start servers as root: the kernel tier's too.
+const WITH_SERVERS: &[&str] = &["cri"];
+
+/// The tests of the fuzz tier, in the agent's test program `cold_start`.
+const FUZZ: &str = "any_marks";
+
+/// How long the emulated tests of one kernel may take.
+const VM_DEADLINE: Duration = Duration::from_mins(10);
+
+/// Sets up, builds and runs these tiers; whether all of them ran and passed.
+pub(crate) fn run(workspace: &Workspace, tiers: &[Tier], allowed: &[Tier]) -> Result<bool> {
+    let tiers = if tiers.is_empty() {
+        Tier::value_variants()
+    } else {
+        tiers
+    };
+    // What is missing for one tier must not keep the others from running.
+    if let Err(error) = set_up(workspace, tiers) {
+        eprintln!("{error:#}");
+    }
+    if tiers.iter().any(|tier| *tier != Tier::Lint) {
+        agent::build(workspace, Profile::Dev)?;
+    }
+    let mut lines = Vec::new();
+    for &tier in tiers {
+        eprintln!("\n== {} ==", tier.name());
+        let begin = Instant::now();
+        let end = match tier.lacks(workspace) {
+            Some(why) if allowed.contains(&tier) => End::Allowed(why),
+            Some(why) => End::CannotRun(why),
+            None => End::Ran(tier.run(workspace).unwrap_or_else(|error| {
+                eprintln!("{error:#}");
+                let first = format!("{error}");
+                Counts::check(first.lines().next().unwrap_or_default(), false)
+            })),
+        };
+        lines.push(Line {
+            name: tier.name(),
+            end,
+            took: begin.elapsed(),
+        });
+    }
+    print!("{}", crate::report::table(&lines));
+    Ok(lines.iter().all(Line::is_well))
+}
+
+fn set_up(workspace: &Workspace, tiers: &[Tier]) -> Result<()> {
+    let purposes: std::collections::BTreeSet<_> = tiers.iter().map(|tier| tier.purpose()).collect();
+    purposes
+        .iter()
+        .try_for_each(|&purpose| setup::setup(workspace, purpose, false))
+}
+
+impl Tier {
+    /// As on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value()
+            .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn purpose(self) -> Purpose {
+        match self {
+            Self::Lint | Self::Unit | Self::Fuzz => Purpose::Build,
+            Self::Kernel | Self::Telemetry => Purpose::Test,
+            Self::Vm6_1 | Self::Vm6_12 => Purpose::Vm,
+        }
+    }
+
+    /// Why this tier cannot run on this machine, if it cannot.
+    fn lacks(self, workspace: &Workspace) -> Option<String> {
+        if let Err(error) = setup::setup(workspace, self.purpose(), true) {
+            return Some(format!("{error:#}"));
+        }
+        match self {
+            Self::Kernel | Self::Telemetry => lacks_bpf(),
+            _ => None,
+        }
+    }
+
+    fn run(self, workspace: &Workspace) -> Result<Counts> {
+        match self {
+            Self::Lint => lint::run(workspace),
+            Self::Unit => unit(workspace),
+            Self::Fuzz => cargo_test(
+                workspace,
+                &["--package", "hearth", "--test", "cold_start"],
+                &[FUZZ],
+            ),
+            Self::Kernel => {
+                let mut counts = test_programs(workspace, |name| !TELEMETRY.contains(&name))?;
+                for name in WITH_SERVERS {
+                    counts += cargo_test(workspace, &["--package", "hearth", "--test", name], &[])?;
+                }
+                Ok(counts)
+            }
+            Self::Telemetry => test_programs(workspace, |name| TELEMETRY.contains(&name)),
+            Self::Vm6_1 => in_vm(workspace, Kernel::V6_1),
+            Self::Vm6_12 => in_vm(workspace, Kernel::V6_12),
+        }
+    }
+}
+
+/// What loading programs into this kernel needs and this process lacks.
+fn lacks_bpf() -> Option<String> {
+    const CAP_PERFMON: u32 = 38;
+    const CAP_BPF: u32 = 39;
+    if !rustix::process::geteuid().is_root() {
+        return Some("it takes root".to_owned());
+    }
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let effective = status
+        .lines()
+        .find_map(|line| u64::from_str_radix(line.strip_prefix("CapEff:")?.trim(), 16).ok())
+        .unwrap_or(0);
+    for (bit, name) in [(CAP_PERFMON, "CAP_PERFMON"), (CAP_BPF, "CAP_BPF")] {
+        if effective >> bit & 1 == 0 {
+            return Some(format!("it takes {name}, which this process does not have"));
+        }
+    }
+    let types = "/sys/kernel/btf/vmlinux";
+    (!fs::exists(types).unwrap_or(false)).then(|| format!("this kernel has no {types}"))
+}
+
+/// Cargo with what every test finds in its environment.
+fn cargo(workspace: &Workspace) -> Result<Command> {
+    let tools = workspace.tools().join("bin");
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(tools).chain(std::env::split_paths(&path)))?;
+    let mut cargo = program::cargo();
+    cargo
+        .current_dir(workspace.root())
+        .env("PATH", path)
+        .env("CARGO_TARGET_DIR", workspace.root().join("target"))
+        .env("HEARTH_BIN", workspace.root().join("target/debug/hearth"));
+    Ok(cargo)
+}
+
+fn cargo_test(workspace: &Workspace, what: &[&str], filter: &[&str]) -> Result<Counts> {
+    let mut test = cargo(workspace)?;
+    test.args(["test", "--no-fail-fast"])
+        .args(what)
+        .arg("--")
+        .args(filter);
+    counted(&mut test)
+}
+
+/// Runs a command that says what tests say, on the terminal and into the counts.
+fn counted(command: &mut Command) -> Result<Counts> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot start {}", program::line(command)))?;
+    let mut counts = Counts::default();
+    if let Some(stdout) = child.stdout.take() {
+        for line in BufReader::new(stdout).split(b'\n') {
+            let line = line?;
+            let line = String::from_utf8_lossy(&line);
+            println!("{line}");
+            counts.read(&line);
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() && counts.failed == 0 {
+        // It did not compile, or a test took its whole program down.
+        counts += Counts::check(
+            &format!("{} ended with {status}", program::line(command)),
+            false,
+        );
+    }
+    Ok(counts)
+}
+
+fn unit(workspace: &Workspace) -> Result<Counts> {
+    const NOT_HERE: [&str; 3] = ["--workspace", "--exclude", "hearth-tests"];
+    let names = executables(workspace, "hearth")?;
+    let mut what = NOT_HERE.to_vec();
+    what.extend(["--lib", "--bins"]);
+    for name in names
+        .keys()
+        .filter(|name| !WITH_SERVERS.contains(&name.as_str()))
+    {
+        what.extend(["--test", name]);
+    }
+    let mut counts = cargo_test(workspace, &what, &["--skip", FUZZ])?;
+    counts += cargo_test(workspace, &[&NOT_HERE[..], &["--doc"]].concat(), &[])?;
+    Ok(counts)
+}
+
+fn test_programs(workspace: &Workspace, is_wanted: fn(&str) -> bool) -> Result<Counts> {
+    let names: Vec<_> = executables(workspace, "hearth-tests")?
+        .into_keys()
+        .filter(|name| is_wanted(name))
+        .collect();
+    if names.is_empty() {
+        bail!("hearth-tests has no test program for this tier");
+    }
+    // With the tests of what they share.
+    let mut what = vec!["--package", "hearth-tests", "--lib"];
+    for name in &names {
+        what.extend(["--test", name]);
+    }
+    cargo_test(workspace, &what, &[])
+}
+
+/// The part of cargo's messages that tells what it built.
+#[derive(Deserialize)]
+struct Message {
+    reason: String,
+    target: Option<Target>,
+    executable: Option<PathBuf>,
+}
+
+#[derive(Deserialize)]
+struct Target {
+    name: String,
+    kind: Vec<String>,
+}
+
+/// The test programs of a package, by name.
+fn executables(workspace: &Workspace, package: &str) -> Result<BTreeMap<String, PathBuf>> {
+    let mut build = cargo(workspace)?;
+    build.args(["test", "--no-run", "--package", package]);
+    build
+        .args(["--message-format", "json-render-diagnostics"])
+        .stderr(Stdio::inherit());
+    let said = program::output(&mut build)?;
+    let mut found = BTreeMap::new();
+    for line in said.lines() {
+        let message: Message = serde_json::from_str(line).context("cargo's messages")?;
+        if let (Some(target), Some(executable)) = (message.target, message.executable)
+            && message.reason == "compiler-artifact"
+            && target.kind.iter().any(|kind| kind == "test")
+        {
+            found.insert(target.name, executable);
+        }
+    }
+    Ok(found)
+}
+
+fn in_vm(workspace: &Workspace, kernel: Kernel) -> Result<Counts> {
+    const PROGRAMS: &str = "/usr/lib/hearth-programs";
+    let executables = executables(workspace, "hearth-tests")?;
+    let programs = workspace.vm().join("programs");
+    program::run(
+        cargo(workspace)?
+            .args([
+                "run",
+                "--quiet",
+                "--package",
+                "hearth-tests",
+                "--bin",
+                "hearth-programs",
+                "--",
+            ])
+            .arg(&programs),
+    )?;
+    let mut counts = Counts::default();
+    for &name in LADDER {
+        let executable = executables.get(name);
+        let executable = executable.with_context(|| format!("hearth-tests has no {name}"))?;
+        let guest = format!("/usr/bin/{name}");
+        let job = vm::Job {
+            kernel,
+            // Emulated processors are slow: tests beside each other would wait for each other.
+            command: vec![guest.clone(), "--test-threads=1".to_owned()],
+            environment: vec![
+                ("HEARTH_PROGRAMS".to_owned(), PROGRAMS.to_owned()),
+                ("HEARTH_TARGET".to_owned(), "/tmp".to_owned()),
+            ],
+            files: vec![
+                (agent::path(workspace, Profile::Dev), vm::AGENT.into()),
+                (executable.clone(), guest.into()),
+                (programs.clone(), PROGRAMS.into()),
+            ],
+            deadline: VM_DEADLINE,
+        };
+        counts += counted_in_vm(workspace, &job);
+    }
+    Ok(counts)
+}
+
+fn counted_in_vm(workspace: &Workspace, job: &vm::Job) -> Counts {
+    let mut said = Vec::new();
+    let ended = vm::run(workspace, job, &mut |bytes, stream| {
+        if stream == vm::Stream::Out {
+            said.extend_from_slice(bytes);
+        }
+        vm::to_terminal(bytes, stream)
+    });
+    let mut counts = Counts::default();
+    String::from_utf8_lossy(&said)
+        .lines()
+        .for_each(|line| counts.read(line));
+    let why = match ended {
+        Ok(0) => return counts,
+        Ok(code) => format!("{} ended with {code}", job.command.join(" ")),
+        Err(error) => {
+            eprintln!("{error:#}");
+            format!("the VM with kernel {} failed", job.kernel)
+        }
+    };
+    if counts.failed == 0 {
+        counts += Counts::check(&why, false);
+    }
+    counts
+}
