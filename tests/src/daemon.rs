@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -37,9 +38,15 @@ pub struct Daemon {
     folder: TempDir,
 }
 
-/// An address of the loopback interface that nobody listens at.
+/// An address of the loopback network that nobody listens at, nor will: each call has a host
+/// of its own, so that a port found free is not given to the next who asks for any port.
 pub fn free_address() -> Result<SocketAddr> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
+    static CALLS: AtomicU8 = AtomicU8::new(0);
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let call = CALLS.fetch_add(1, Ordering::Relaxed);
+    // 127.0.x.x is left to whoever knows only 127.0.0.1.
+    let host = Ipv4Addr::new(127, high | 0x80, low, call);
+    let listener = TcpListener::bind((host, 0)).context("find a free port")?;
     listener.local_addr().context("ask for the port")
 }
 
@@ -267,7 +274,12 @@ impl Daemon {
     }
 
     /// Asks it to end, waits, and fails unless it ended well.
-    pub fn stop(mut self) -> Result<()> {
+    pub fn stop(self) -> Result<()> {
+        self.stop_and_tell().map(drop)
+    }
+
+    /// As [`Self::stop`]; what it wrote of its own affairs, too.
+    pub fn stop_and_tell(mut self) -> Result<String> {
         self.signal(Signal::TERM)?;
         let status = self.wait()?;
         ensure!(
@@ -275,7 +287,7 @@ impl Daemon {
             "the agent ended with {status}: {}",
             self.errors()
         );
-        Ok(())
+        Ok(self.errors())
     }
 }
 

@@ -377,10 +377,10 @@ fn what_was_not_sent_is_sent_by_the_next_run() -> Result<()> {
     let settings = program.settings("", &otlp);
     let daemon = Daemon::start(&settings)?;
     let starts = program.run(&daemon, 60)?;
-    daemon.stop()?;
+    let said = daemon.stop_and_tell()?;
     ensure!(
         std::fs::read_dir(&spool)?.count() > 0,
-        "nothing is kept in {}",
+        "nothing is kept in {}: {said}",
         spool.display()
     );
 

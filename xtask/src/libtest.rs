@@ -10,6 +10,10 @@ pub(crate) struct Counts {
     pub(crate) skipped: u64,
     /// Names of what failed and, of what was skipped, the reasons.
     pub(crate) notes: Vec<String>,
+    /// Tests that failed, by name.
+    pub(crate) failures: Vec<String>,
+    /// Tests that passed, by name.
+    pub(crate) passes: Vec<String>,
 }
 
 impl AddAssign for Counts {
@@ -20,6 +24,8 @@ impl AddAssign for Counts {
         for note in other.notes {
             self.note(note);
         }
+        self.failures.extend(other.failures);
+        self.passes.extend(other.passes);
     }
 }
 
@@ -34,6 +40,24 @@ impl Counts {
             counts.note(name);
         }
         counts
+    }
+
+    /// Takes into account that each of `failures` was run once more, by itself, and how that
+    /// ended. What passes then is passed, and stays named.
+    pub(crate) fn second_run(&mut self, again: &Self) {
+        let healed: Vec<_> = self
+            .failures
+            .iter()
+            .filter(|name| again.passes.contains(name))
+            .cloned()
+            .collect();
+        for name in healed {
+            self.failed = self.failed.saturating_sub(1);
+            self.passed += 1;
+            self.notes.retain(|note| *note != name);
+            self.note(format!("{name} failed beside others and passed alone"));
+            self.failures.retain(|failure| *failure != name);
+        }
     }
 
     fn note(&mut self, note: impl Into<String>) {
@@ -60,6 +84,9 @@ impl Counts {
         {
             if end.starts_with("FAILED") {
                 self.note(name);
+                self.failures.push(name.to_owned());
+            } else if end == "ok" {
+                self.passes.push(name.to_owned());
             } else if let Some(reason) = end.strip_prefix("ignored, ") {
                 self.note(reason);
             }
@@ -88,8 +115,29 @@ mod tests {
                 passed: 13,
                 failed: 1,
                 skipped: 1,
-                notes
+                notes,
+                failures: vec!["a::two".to_owned()],
+                passes: vec!["a::one".to_owned()],
             }
+        );
+    }
+
+    #[test]
+    fn a_failure_that_passes_alone_is_passed_and_named() {
+        let of = |said: &str| {
+            let mut counts = Counts::default();
+            said.lines().for_each(|line| counts.read(line));
+            counts
+        };
+        let mut counts = of("test one ... FAILED\ntest two ... FAILED\n\
+             test result: FAILED. 5 passed; 2 failed; 0 ignored\n");
+        counts.second_run(&of("test one ... FAILED\ntest two ... ok\n\
+             test result: FAILED. 1 passed; 1 failed; 0 ignored\n"));
+        assert_eq!((counts.passed, counts.failed), (6, 1));
+        assert_eq!(counts.failures, ["one"]);
+        assert_eq!(
+            counts.notes,
+            ["one", "two failed beside others and passed alone"]
         );
     }
 

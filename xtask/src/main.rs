@@ -4,6 +4,7 @@ mod agent;
 mod bench;
 mod bpf;
 mod dashboards;
+mod debian;
 mod initramfs;
 mod kernels;
 mod libtest;

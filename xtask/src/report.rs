@@ -100,6 +100,7 @@ mod tests {
             failed: 1,
             skipped: 2,
             notes: vec!["a::b".to_owned()],
+            ..Counts::default()
         };
         let lines = [
             line(End::Ran(ran)),

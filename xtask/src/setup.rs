@@ -10,9 +10,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use clap::ValueEnum;
 
-use crate::kernels::{self, Kernel};
+use crate::kernels::Kernel;
 use crate::workspace::Workspace;
-use crate::{program, toolchain};
+use crate::{debian, program, toolchain, vm};
 
 /// What one sets up for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -69,17 +69,10 @@ const NEEDS: &[Need] = &[
         "bpf-linker is built on it",
     ),
     need(
-        "qemu-system-x86",
-        Evidence::Program("qemu-system-x86_64"),
+        QEMU,
+        Evidence::Program(vm::QEMU),
         TEST_AND_VM,
         "boots the VM",
-    ),
-    // QEMU's packages want one version: a left-over older one would have to be removed.
-    need(
-        "qemu-utils",
-        Evidence::Program("qemu-img"),
-        TEST_AND_VM,
-        "keeps QEMU at one version",
     ),
     need(
         "busybox-static",
@@ -95,7 +88,7 @@ const NEEDS: &[Need] = &[
     ),
     need(
         "debian-archive-keyring",
-        Evidence::File(kernels::KEYRING),
+        Evidence::File(debian::KEYRING),
         TEST_AND_VM,
         "checks kernels",
     ),
@@ -163,6 +156,9 @@ const fn need(
     }
 }
 
+/// The emulator. Installed by itself, because its release has to fit that of `qemu-utils`.
+const QEMU: &str = "qemu-system-x86";
+
 /// Debian's compiler for the kernel side, where rustup has no nightly with `rust-src`.
 const DEBIAN_RUST: &[&str] = &["rustc-web", "cargo-web", "rust-web-src"];
 
@@ -195,6 +191,7 @@ const SERVERS: &[Server] = &[
 enum Step {
     /// Debian packages, by name, and why.
     Packages(Vec<(&'static str, &'static str)>),
+    Qemu,
     BpfLinker,
     /// A server that tests start themselves.
     Server(&'static Server),
@@ -239,9 +236,15 @@ fn missing(workspace: &Workspace, purpose: Purpose) -> Vec<Step> {
                 .map(|&name| (name, "builds the kernel side")),
         );
     }
+    let all = packages.len();
+    packages.retain(|(name, _)| *name != QEMU);
+    let has_no_qemu = packages.len() < all;
     let mut steps = Vec::new();
     if !packages.is_empty() {
         steps.push(Step::Packages(packages));
+    }
+    if has_no_qemu {
+        steps.push(Step::Qemu);
     }
     if toolchain::bpf_linker(workspace).is_none() {
         steps.push(Step::BpfLinker);
@@ -309,6 +312,7 @@ impl Step {
                     .collect();
                 format!("Debian packages: {}", lines.join(", "))
             }
+            Self::Qemu => format!("Debian package {QEMU} (boots the VM)"),
             Self::BpfLinker => {
                 format!(
                     "bpf-linker {}, compiled into target/tools (a minute)",
@@ -331,6 +335,7 @@ impl Step {
             Self::Packages(packages) => {
                 install(&packages.iter().map(|(name, _)| *name).collect::<Vec<_>>())
             }
+            Self::Qemu => qemu(workspace),
             Self::BpfLinker => bpf_linker(workspace),
             Self::Server(server) => unpack(workspace, server),
             Self::Rotel => rotel(workspace),
@@ -339,7 +344,37 @@ impl Step {
     }
 }
 
+/// Installs from the machine's own sources.
 fn install(packages: &[&str]) -> Result<()> {
+    may_install(packages)?;
+    program::run(apt_get()?.arg("update"))?;
+    install_from(apt_get()?, packages)
+}
+
+/// Installs the emulator in the release of the `qemu-utils` that is there, if there is one:
+/// Debian's newer `qemu-utils` does not go with an older emulator, and the other way round.
+fn qemu(workspace: &Workspace) -> Result<()> {
+    may_install(&[QEMU])?;
+    let backports = debian::installed("qemu-utils").is_some_and(|version| version.contains("~bpo"));
+    if !backports {
+        // Named with it, one that is older than the sources' is brought up to them.
+        return install(&[QEMU, "qemu-utils"]);
+    }
+    let suite = format!("{}-backports", debian::HOST_SUITE);
+    let list = debian::source_list(workspace, &suite)?;
+    let with_backports = || -> Result<_> {
+        let mut apt = apt_get()?;
+        apt.arg("-o")
+            .arg(format!("Dir::Etc::sourcelist={}", list.display()));
+        Ok(apt)
+    };
+    program::run(with_backports()?.arg("update"))?;
+    let mut apt = with_backports()?;
+    apt.arg(format!("--target-release={suite}"));
+    install_from(apt, &[QEMU])
+}
+
+fn may_install(packages: &[&str]) -> Result<()> {
     let names = packages.join(" ");
     if on_path("apt-get").is_none() {
         bail!(
@@ -352,14 +387,16 @@ fn install(packages: &[&str]) -> Result<()> {
             "installing packages takes root; run this and then this command again:\n    sudo apt-get install --no-install-recommends {names}"
         );
     }
-    apt_get().and_then(|mut apt| program::run(apt.arg("update")))?;
-    let mut apt = apt_get()?;
+    Ok(())
+}
+
+fn install_from(mut apt: std::process::Command, packages: &[&str]) -> Result<()> {
     // Setting up must never take a program away from the machine.
     program::run(
         apt.args(["install", "--yes", "--no-install-recommends", "--no-remove"])
             .args(packages),
     )
-    .with_context(|| format!("cannot install {names}"))
+    .with_context(|| format!("cannot install {}", packages.join(" ")))
 }
 
 fn apt_get() -> Result<std::process::Command> {
@@ -400,7 +437,7 @@ fn bpf_linker(workspace: &Workspace) -> Result<()> {
 
 fn unpack(workspace: &Workspace, server: &Server) -> Result<()> {
     let folder = workspace.tools().join(server.package);
-    kernels::download(workspace, "bookworm", server.package, &folder)?;
+    debian::download(workspace, debian::HOST_SUITE, server.package, &folder)?;
     for name in server.programs {
         link(workspace, &folder.join("usr/bin").join(name), name)?;
     }

@@ -52,6 +52,9 @@ const WITH_SERVERS: &[&str] = &["cri"];
 /// The tests of the fuzz tier, in the agent's test program `cold_start`.
 const FUZZ: &str = "any_marks";
 
+/// How many tests of a tier are run a second time: more failures than this have one cause.
+const SECOND_RUNS: usize = 3;
+
 /// How long the emulated tests of one kernel may take.
 const VM_DEADLINE: Duration = Duration::from_mins(10);
 
@@ -76,11 +79,7 @@ pub(crate) fn run(workspace: &Workspace, tiers: &[Tier], allowed: &[Tier]) -> Re
         let end = match tier.lacks(workspace) {
             Some(why) if allowed.contains(&tier) => End::Allowed(why),
             Some(why) => End::CannotRun(why),
-            None => End::Ran(tier.run(workspace).unwrap_or_else(|error| {
-                eprintln!("{error:#}");
-                let first = format!("{error}");
-                Counts::check(first.lines().next().unwrap_or_default(), false)
-            })),
+            None => End::Ran(tier.run_twice_at_most(workspace)),
         };
         lines.push(Line {
             name: tier.name(),
@@ -125,7 +124,33 @@ impl Tier {
         }
     }
 
-    fn run(self, workspace: &Workspace) -> Result<Counts> {
+    /// Runs it; what fails on a machine that others use too is run once more, by itself.
+    fn run_twice_at_most(self, workspace: &Workspace) -> Counts {
+        let run = |only: &[&str]| {
+            self.run(workspace, only).unwrap_or_else(|error| {
+                eprintln!("{error:#}");
+                let first = format!("{error}");
+                Counts::check(first.lines().next().unwrap_or_default(), false)
+            })
+        };
+        let mut counts = run(&[]);
+        let is_shared = matches!(
+            self,
+            Self::Kernel | Self::Telemetry | Self::Vm6_1 | Self::Vm6_12
+        );
+        let failures = counts.failures.len();
+        if is_shared && (1..=SECOND_RUNS).contains(&failures) && counts.failed == failures as u64 {
+            eprintln!("\n== {}, what failed, by itself ==", self.name());
+            let mut only = vec!["--test-threads=1", "--exact"];
+            only.extend(counts.failures.iter().map(String::as_str));
+            let again = run(&only);
+            counts.second_run(&again);
+        }
+        counts
+    }
+
+    /// Runs it, or `only` some of it as arguments of the test programs say.
+    fn run(self, workspace: &Workspace, only: &[&str]) -> Result<Counts> {
         match self {
             Self::Lint => lint::run(workspace),
             Self::Unit => unit(workspace),
@@ -135,15 +160,16 @@ impl Tier {
                 &[FUZZ],
             ),
             Self::Kernel => {
-                let mut counts = test_programs(workspace, |name| !TELEMETRY.contains(&name))?;
+                let mut counts = test_programs(workspace, |name| !TELEMETRY.contains(&name), only)?;
                 for name in WITH_SERVERS {
-                    counts += cargo_test(workspace, &["--package", "hearth", "--test", name], &[])?;
+                    counts +=
+                        cargo_test(workspace, &["--package", "hearth", "--test", name], only)?;
                 }
                 Ok(counts)
             }
-            Self::Telemetry => test_programs(workspace, |name| TELEMETRY.contains(&name)),
-            Self::Vm6_1 => in_vm(workspace, Kernel::V6_1),
-            Self::Vm6_12 => in_vm(workspace, Kernel::V6_12),
+            Self::Telemetry => test_programs(workspace, |name| TELEMETRY.contains(&name), only),
+            Self::Vm6_1 => in_vm(workspace, Kernel::V6_1, only),
+            Self::Vm6_12 => in_vm(workspace, Kernel::V6_12, only),
         }
     }
 }
@@ -234,7 +260,11 @@ fn unit(workspace: &Workspace) -> Result<Counts> {
     Ok(counts)
 }
 
-fn test_programs(workspace: &Workspace, is_wanted: fn(&str) -> bool) -> Result<Counts> {
+fn test_programs(
+    workspace: &Workspace,
+    is_wanted: fn(&str) -> bool,
+    only: &[&str],
+) -> Result<Counts> {
     let names: Vec<_> = executables(workspace, "hearth-tests")?
         .into_keys()
         .filter(|name| is_wanted(name))
@@ -247,7 +277,7 @@ fn test_programs(workspace: &Workspace, is_wanted: fn(&str) -> bool) -> Result<C
     for name in &names {
         what.extend(["--test", name]);
     }
-    cargo_test(workspace, &what, &[])
+    cargo_test(workspace, &what, only)
 }
 
 /// The part of cargo's messages that tells what it built.
@@ -285,7 +315,7 @@ fn executables(workspace: &Workspace, package: &str) -> Result<BTreeMap<String, 
     Ok(found)
 }
 
-fn in_vm(workspace: &Workspace, kernel: Kernel) -> Result<Counts> {
+fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts> {
     const PROGRAMS: &str = "/usr/lib/hearth-programs";
     let executables = executables(workspace, "hearth-tests")?;
     let programs = workspace.vm().join("programs");
@@ -307,10 +337,16 @@ fn in_vm(workspace: &Workspace, kernel: Kernel) -> Result<Counts> {
         let executable = executables.get(name);
         let executable = executable.with_context(|| format!("hearth-tests has no {name}"))?;
         let guest = format!("/usr/bin/{name}");
+        // Emulated processors are slow: tests beside each other would wait for each other.
+        let mut command = vec![guest.clone(), "--test-threads=1".to_owned()];
+        let more = only
+            .iter()
+            .filter(|only| !command.iter().any(|had| had == *only));
+        let more: Vec<_> = more.map(|&only| only.to_owned()).collect();
+        command.extend(more);
         let job = vm::Job {
             kernel,
-            // Emulated processors are slow: tests beside each other would wait for each other.
-            command: vec![guest.clone(), "--test-threads=1".to_owned()],
+            command,
             environment: vec![
                 ("HEARTH_PROGRAMS".to_owned(), PROGRAMS.to_owned()),
                 ("HEARTH_TARGET".to_owned(), "/tmp".to_owned()),

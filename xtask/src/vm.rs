@@ -39,6 +39,9 @@ const CHANNEL_MODULES: [&str; 6] = [
     "virtio_console",
 ];
 
+/// The emulator.
+pub(crate) const QEMU: &str = "qemu-system-x86_64";
+
 /// `panic=-1`: a panic reboots at once, and a reboot ends QEMU. `mitigations=off`: emulation
 /// leaks nothing, and patching them in made one boot in four of 6.12 jump to nowhere.
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 loglevel=4 panic=-1 mitigations=off";
@@ -223,7 +226,7 @@ impl Drop for Vm {
 
 impl Vm {
     fn boot(image: &Path, archive: &Path, console: &Path) -> Result<Self> {
-        let mut qemu = Command::new("qemu-system-x86_64");
+        let mut qemu = Command::new(QEMU);
         qemu.args([
             "-nodefaults",
             "-no-user-config",
@@ -260,9 +263,9 @@ impl Vm {
         // Never written to: at its end QEMU would tell the VM that nobody listens.
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
-        let mut qemu = qemu
-            .spawn()
-            .context("cannot start qemu-system-x86_64; `cargo xtask setup --for vm` installs it")?;
+        let mut qemu = qemu.spawn().with_context(|| {
+            format!("cannot start {QEMU}; `cargo xtask setup --for vm` installs it")
+        })?;
         let stream = qemu.stdout.take();
         Ok(Self { qemu, stream })
     }
