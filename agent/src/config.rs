@@ -6,6 +6,7 @@ mod otlp;
 mod rule;
 mod units;
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::kernel::table;
 use crate::observe::cold_start::{ReadyRule, VMMS};
 pub use error::{ConfigError, Fault};
 pub use otlp::{Compression, Endpoint, Otlp, Protocol, Secret, Signal, Spool};
@@ -31,6 +33,8 @@ pub const DEFAULTS: &str = include_str!("../../deploy/hearth.toml");
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
+    /// What is watched.
+    pub signals: BTreeSet<table::Signal>,
     /// What opens starts.
     pub mode: Mode,
     /// OCI runtimes and VMMs, whose exec opens a start.
@@ -61,6 +65,7 @@ impl Default for Config {
         let runtimes = ["runc", "crun", "youki", "runsc", "kata-runtime"].into_iter();
         let runtimes = runtimes.chain(VMMS).map(str::to_owned);
         Self {
+            signals: table::Signal::ALL.into_iter().collect(),
             mode: Mode::Process,
             runtimes: runtimes
                 .filter_map(|name| Runtime::try_from(name).ok())

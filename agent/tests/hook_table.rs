@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use hearth::kernel::table::{HOOKS, Point, Set, Strategy};
+use hearth::kernel::table::{Point, Set, Signal, Strategy, hooks};
 
 /// Set to write the page instead of comparing it.
 const UPDATE: &str = "HEARTH_UPDATE_DOCS";
@@ -32,19 +32,26 @@ fn page() -> String {
          \"Late by\" is how much later than the boundary itself the stamp may be. \"Watch set\" \
          strategies are attached only while something is watched: for the whole start under \
          `hearth trace`, for `watch_share` of the time under `hearth run`.\n\n\
-         This page is written from `agent/src/kernel/table.rs`:\n\
+         This page is written from `agent/src/kernel/table/`:\n\
          `HEARTH_UPDATE_DOCS=1 cargo test -p hearth --test hook_table`.\n",
     );
-    for hook in HOOKS {
-        let required = if hook.required { " Required." } else { "" };
-        let _ = write!(
-            page,
-            "\n## {}\n\nFor {}.{required}\n\n",
-            hook.kind, hook.purpose
-        );
-        page.push_str("| strategy | set | late by | attaches to | note |\n|---|---|---|---|---|\n");
-        for strategy in hook.strategies {
-            row(&mut page, strategy);
+    for signal in Signal::ALL {
+        if hooks().any(|hook| hook.signal == signal) {
+            let _ = write!(page, "\n## {}\n", signal.name());
+        }
+        for hook in hooks().filter(|hook| hook.signal == signal) {
+            let required = if hook.required { " Required." } else { "" };
+            let _ = write!(
+                page,
+                "\n### {}\n\nFor {}.{required}\n\n",
+                hook.kind, hook.purpose
+            );
+            page.push_str(
+                "| strategy | set | late by | attaches to | note |\n|---|---|---|---|---|\n",
+            );
+            for strategy in hook.strategies {
+                row(&mut page, strategy);
+            }
         }
     }
     page
@@ -64,9 +71,12 @@ fn row(page: &mut String, strategy: &Strategy) {
     let mut points: Vec<String> = Vec::new();
     for program in strategy.programs {
         let point = match program.point {
-            Point::TpBtf(name) | Point::RawTp(name) | Point::Fentry(name) | Point::Fexit(name) => {
-                format!("`{name}`")
-            }
+            Point::TpBtf(name)
+            | Point::RawTp(name)
+            | Point::Fentry(name)
+            | Point::Fexit(name)
+            | Point::Kprobe(name)
+            | Point::Kretprobe(name) => format!("`{name}`"),
             Point::Uprobe => "programs".to_owned(),
         };
         if !points.contains(&point) {

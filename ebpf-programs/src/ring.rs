@@ -13,6 +13,21 @@ use crate::globals::config;
 #[map]
 static EVENTS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
+/// 1 MiB for what is rare and large, so that a storm of marks cannot crowd it out.
+#[map]
+static CAPTURES: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// Reserves a rare record, lets `fill` write all of it, submits it, and wakes the reader.
+#[inline(always)]
+pub fn capture<T: 'static>(fill: impl FnOnce(*mut T)) -> Fate {
+    let Some(mut entry) = CAPTURES.reserve::<T>(0) else {
+        return Fate::DroppedRing;
+    };
+    fill(entry.as_mut_ptr());
+    entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+    Fate::Submitted
+}
+
 /// Reserves a mark, lets `fill` write all of it, and submits it.
 #[inline(always)]
 pub fn mark(fill: impl FnOnce(*mut Mark)) -> Fate {

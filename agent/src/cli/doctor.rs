@@ -11,6 +11,7 @@ use crate::kernel::{
     capability::Capability,
     offsets,
     probes::{Probes, ProbesError, Request},
+    table::Signal,
 };
 
 /// Show what this kernel lets hearth see, how exactly, and why not better.
@@ -67,6 +68,7 @@ impl Findings {
             .map(|types| offsets::absent(&offsets::of(&types)))
             .unwrap_or_default();
         let request = Request {
+            signals: Signal::ALL.into_iter().collect(),
             reach: Reach::Daemon,
             every_exec: true,
             cgroup_opens: true,

@@ -1,6 +1,7 @@
 //! Runs a command under the probes and observes its start: the kernel part of `hearth trace`.
 
 use std::{
+    collections::BTreeSet,
     ffi::{OsStr, OsString},
     io,
     os::fd::{AsFd, OwnedFd},
@@ -23,6 +24,7 @@ use crate::{
         event::Event,
         image::{ImageError, Root},
         probes::{Probes, ProbesError, Request},
+        table,
         uprobes::EnrolError,
     },
     observe::{
@@ -140,6 +142,7 @@ impl Tracer {
             .ok_or_else(|| TraceError::NoProgram(program.to_owned()))?;
         let ready = &traced.ready;
         let request = Request {
+            signals: BTreeSet::from([table::Signal::ColdStart]),
             reach: Reach::Trace,
             every_exec: false,
             cgroup_opens: false,

@@ -26,7 +26,7 @@ use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLink
 use thiserror::Error;
 
 use super::headers::{self, HeadersError};
-use super::record::{Attribute, Log, Record, Span, Value};
+use super::record::{Attribute, EVENT_COLD_START, Log, Record, Span, Value};
 use crate::config::{Compression, Endpoint, Otlp, Protocol};
 
 /// A collector that cannot be talked to as configured.
@@ -170,7 +170,8 @@ impl Collector {
         } else {
             (Severity::Info, "INFO")
         };
-        record.set_event_name("hearth.cold_start");
+        // The SDK keeps no name that was made at run time.
+        record.set_event_name(event_name(&log.event));
         record.set_timestamp(time(log.unix_ns));
         record.set_observed_timestamp(SystemTime::now());
         record.set_severity_number(number);
@@ -196,6 +197,15 @@ impl Collector {
         }));
         record
     }
+}
+
+/// The SDK's records hold names that live as long as the program: those that hearth tells.
+fn event_name(event: &str) -> &'static str {
+    let known = [EVENT_COLD_START];
+    known
+        .into_iter()
+        .find(|known| *known == event)
+        .unwrap_or_default()
 }
 
 /// Scope of everything that is told.

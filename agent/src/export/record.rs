@@ -4,6 +4,9 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+/// Event name of a start's log record.
+pub(super) const EVENT_COLD_START: &str = "hearth.cold_start";
+
 /// A trace and its log record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
@@ -37,6 +40,8 @@ pub struct Span {
 /// One log record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Log {
+    /// What kind of event it tells of.
+    pub event: Cow<'static, str>,
     /// When, nanoseconds since 1970.
     pub unix_ns: u64,
     /// Whether somebody should look at it.

@@ -7,7 +7,7 @@ use opentelemetry_semantic_conventions::attribute as semantic;
 
 use super::clock::WallClock;
 use super::names::name_of;
-use super::record::{Attribute, Log, Record, Span, Value};
+use super::record::{Attribute, EVENT_COLD_START, Log, Record, Span, Value};
 use crate::observe::cold_start::{ColdStart, Phase, Ready};
 use crate::observe::identity::Identity;
 
@@ -78,6 +78,7 @@ pub fn record(start: &ColdStart, clock: &WallClock, context: TraceContext) -> Re
         }));
     }
     let log = Log {
+        event: EVENT_COLD_START.into(),
         unix_ns: spans[0].end_unix_ns,
         warning: !start.ready.is_ready(),
         body: sentence(start, &name),

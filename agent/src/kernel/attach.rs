@@ -1,14 +1,14 @@
 //! Walks the hook table on this kernel: loads and attaches the best strategy of each kind, and
 //! keeps why the better ones were refused.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use std::time::Instant;
 
 use aya::{
     Btf, Ebpf,
     programs::{
-        Program as Loaded, ProgramError, fentry::FEntryLink, fexit::FExitLink,
+        Program as Loaded, ProgramError, fentry::FEntryLink, fexit::FExitLink, kprobe::KProbeLink,
         raw_trace_point::RawTracePointLink, tp_btf::BtfTracePointLink,
     },
 };
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use super::{
     btf,
-    table::{HOOKS, Hook, Point, Program, Set, Strategy},
+    table::{Hook, Point, Program, Set, Signal, Strategy, hooks},
 };
 
 /// What is asked of the table.
@@ -40,6 +40,8 @@ pub struct Refusal {
 /// What became of one kind.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HookReport {
+    /// What it belongs to.
+    pub signal: Signal,
     /// Kind.
     pub kind: &'static str,
     /// What it is for.
@@ -69,26 +71,30 @@ pub struct Attached {
     pub syscalls: BTreeMap<u32, u32>,
 }
 
-/// Which kinds are wanted: every one, but for the ready rules that nobody uses.
+/// Which kinds are wanted: every one of the signals, but for the ready rules that nobody uses.
 #[must_use]
-pub fn wanted(hook: &Hook, ready: &[&str]) -> bool {
+pub fn wanted(hook: &Hook, signals: &BTreeSet<Signal>, ready: &[&str]) -> bool {
+    if !signals.contains(&hook.signal) {
+        return false;
+    }
     match hook.kind.strip_prefix("ready:") {
         Some(rule) => ready.contains(&rule),
         None => true,
     }
 }
 
-/// Walks the table. `ready` names the kinds of ready rules in use.
+/// Walks the table for `signals`. `ready` names the kinds of ready rules in use.
 pub fn attach(
     ebpf: &mut Ebpf,
     types: &btf::Btf,
     aya_types: &Btf,
     reach: Reach,
+    signals: &BTreeSet<Signal>,
     ready: &[&str],
 ) -> Attached {
     let mut done = Attached::default();
     let mut loaded: HashMap<&'static str, Result<(), String>> = HashMap::new();
-    for hook in HOOKS.iter().filter(|hook| wanted(hook, ready)) {
+    for hook in hooks().filter(|hook| wanted(hook, signals, ready)) {
         let report = attach_hook(ebpf, types, aya_types, reach, hook, &mut loaded, &mut done);
         done.report.push(report);
     }
@@ -105,6 +111,7 @@ fn attach_hook(
     done: &mut Attached,
 ) -> HookReport {
     let mut report = HookReport {
+        signal: hook.signal,
         kind: hook.kind,
         purpose: hook.purpose,
         strategy: None,
@@ -214,6 +221,7 @@ fn load_program(
         (Loaded::RawTracePoint(loaded), Point::RawTp(_)) => loaded.load(),
         (Loaded::FEntry(loaded), Point::Fentry(name)) => loaded.load(name, aya_types),
         (Loaded::FExit(loaded), Point::Fexit(name)) => loaded.load(name, aya_types),
+        (Loaded::KProbe(loaded), Point::Kprobe(_) | Point::Kretprobe(_)) => loaded.load(),
         (Loaded::UProbe(loaded), Point::Uprobe) => loaded.load(),
         _ => {
             return Err(format!(
@@ -247,6 +255,8 @@ pub enum Link {
     Fentry(FEntryLink),
     /// Of a function's return.
     Fexit(FExitLink),
+    /// Of a function's entry or return, by kprobe.
+    Kprobe(KProbeLink),
     /// Uprobes are attached file by file, later.
     Later,
 }
@@ -273,6 +283,10 @@ pub fn attach_program(ebpf: &mut Ebpf, program: &Program) -> Result<Link, String
             .attach()
             .and_then(|id| loaded.take_link(id))
             .map(Link::Fexit),
+        (Loaded::KProbe(loaded), Point::Kprobe(name) | Point::Kretprobe(name)) => loaded
+            .attach(name, 0)
+            .and_then(|id| loaded.take_link(id))
+            .map(Link::Kprobe),
         (Loaded::UProbe(_), _) => Ok(Link::Later),
         _ => {
             return Err(format!(

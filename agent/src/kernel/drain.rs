@@ -1,4 +1,4 @@
-//! The drain thread: ring to queue.
+//! The drain thread: rings to queue.
 //!
 //! Probes do not wake the reader (a wake-up costs more than the record), so that it comes by
 //! itself every few milliseconds, and earlier only when much is waiting.
@@ -88,7 +88,7 @@ impl Events {
 impl Drain {
     /// Starts the thread.
     pub fn start(
-        ring: RingBuf<MapData>,
+        rings: [RingBuf<MapData>; 2],
         log: Option<ProgramLog>,
     ) -> std::io::Result<(Self, Events)> {
         let (producer, queue) = HeapRb::new(QUEUE).split();
@@ -99,7 +99,7 @@ impl Drain {
             .name("hearth-drain".to_owned())
             .spawn({
                 let (counts, stop, arrived) = (counts.clone(), stop.clone(), arrived.clone());
-                move || run(ring, log, producer, &counts, &stop, &arrived)
+                move || run(rings, log, producer, &counts, &stop, &arrived)
             })?;
         Ok((
             Self {
@@ -132,7 +132,7 @@ impl Drop for Drain {
 }
 
 fn run(
-    mut ring: RingBuf<MapData>,
+    mut rings: [RingBuf<MapData>; 2],
     mut log: Option<ProgramLog>,
     mut queue: HeapProd<Event>,
     counts: &Counts,
@@ -149,21 +149,8 @@ fn run(
     };
     while !stop.load(Ordering::Relaxed) {
         let mut any = false;
-        while let Some(record) = ring.next() {
-            match Event::decode(&record) {
-                Ok(event) => {
-                    counts.decoded.fetch_add(1, Ordering::Relaxed);
-                    if queue.try_push(event).is_err() {
-                        counts.dropped.fetch_add(1, Ordering::Relaxed);
-                    }
-                }
-                Err(error) => {
-                    if counts.undecodable.fetch_add(1, Ordering::Relaxed) == 0 {
-                        tracing::error!(%error, "the kernel side and this binary do not match");
-                    }
-                }
-            }
-            any = true;
+        for ring in &mut rings {
+            any |= empty(ring, &mut queue, counts);
         }
         if any {
             arrived.notify_one();
@@ -171,8 +158,32 @@ fn run(
         if let Some(log) = &mut log {
             log.flush();
         }
-        let mut fds = [PollFd::new(&ring, PollFlags::IN)];
+        let mut fds = rings
+            .each_ref()
+            .map(|ring| PollFd::new(ring, PollFlags::IN));
         // Interrupted or not: look again.
         let _ = poll(&mut fds, Some(&tick));
     }
+}
+
+/// Moves all that waits in `ring` to `queue`; whether there was anything.
+fn empty(ring: &mut RingBuf<MapData>, queue: &mut HeapProd<Event>, counts: &Counts) -> bool {
+    let mut any = false;
+    while let Some(record) = ring.next() {
+        match Event::decode(&record) {
+            Ok(event) => {
+                counts.decoded.fetch_add(1, Ordering::Relaxed);
+                if queue.try_push(event).is_err() {
+                    counts.dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+            Err(error) => {
+                if counts.undecodable.fetch_add(1, Ordering::Relaxed) == 0 {
+                    tracing::error!(%error, "the kernel side and this binary do not match");
+                }
+            }
+        }
+        any = true;
+    }
+    any
 }

@@ -1,6 +1,9 @@
 //! The kernel side as one value: loaded, attached, drained.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -17,7 +20,7 @@ use super::{
     image::{Options, Plan, Root, Site},
     ledger::{self, LedgerLine},
     offsets, program_log, recursion,
-    table::{HOOKS, Point},
+    table::{Point, Signal, hooks},
     uprobes::{EnrolError, Uprobes},
 };
 use crate::time::Boottime;
@@ -42,6 +45,8 @@ pub struct NameRule {
 /// What the probes are to do.
 #[derive(Clone, Debug)]
 pub struct Request {
+    /// What to watch.
+    pub signals: BTreeSet<Signal>,
     /// Daemon or trace.
     pub reach: Reach,
     /// Whether every exec opens a start.
@@ -173,9 +178,10 @@ impl Probes {
             &types,
             &aya_types,
             request.reach,
+            &request.signals,
             &request.ready_kinds,
         );
-        for (hook, report) in HOOKS.iter().filter_map(|hook| {
+        for (hook, report) in hooks().filter_map(|hook| {
             attached
                 .report
                 .iter()
@@ -208,7 +214,8 @@ impl Probes {
         let log = program_log::open(&mut ebpf)
             .inspect_err(|error| tracing::warn!(%error, "the programs' log cannot be read"))
             .ok();
-        let (drain, events) = Drain::start(ring, log).map_err(ProbesError::Thread)?;
+        let captures: RingBuf<_> = map(&mut ebpf, "CAPTURES")?;
+        let (drain, events) = Drain::start([ring, captures], log).map_err(ProbesError::Thread)?;
         let mut probes = Self {
             ebpf,
             attached,

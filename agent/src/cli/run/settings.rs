@@ -50,6 +50,7 @@ pub(super) fn request(config: &Config, rules: &[StartRule]) -> anyhow::Result<Re
     kinds.sort_unstable();
     kinds.dedup();
     Ok(Request {
+        signals: config.signals.clone(),
         reach: Reach::Daemon,
         every_exec: config.mode == Mode::Process,
         cgroup_opens: config.cgroups,

@@ -17,6 +17,7 @@ fn record(n: u64) -> Record {
         error: None,
     };
     let log = Log {
+        event: "hearth.cold_start".into(),
         unix_ns: n,
         warning: false,
         body: String::new(),
