@@ -2,5 +2,6 @@
 
 pub mod cold_start;
 pub mod identity;
+pub mod oom;
 pub mod recording;
 mod text;
