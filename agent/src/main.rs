@@ -25,7 +25,7 @@ fn main() -> ExitCode {
         .with_writer(io::stderr)
         .init();
     match cli.run() {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("hearth: {error:#}");
             ExitCode::FAILURE

@@ -420,3 +420,39 @@ fn without_capabilities_it_says_which_it_needs() -> Result<()> {
     let told = child::run(&mut line, Duration::from_mins(1))?;
     refuses(&told, &["CAP_BPF", "CAP_PERFMON"])
 }
+
+#[test]
+fn the_shell_is_told_how_the_command_ended() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    for (script, ready, code) in [
+        ("exit 0", "listen,exit", 0),
+        ("exit 7", "listen,exit", 7),
+        ("kill -9 $$", "listen,exit", 128 + 9),
+        // It ends well, and never was what it was to be.
+        ("exit 0", "listen", 1),
+    ] {
+        let command = ["/bin/sh".to_owned(), "-c".to_owned(), script.to_owned()];
+        let traced = trace(&["--ready", ready], &command)?;
+        let told = traced.finished.status.code();
+        ensure!(
+            told == Some(code),
+            "{script}, {ready}: {told:?} {:#?}",
+            traced.finished
+        );
+    }
+    // Ended by us, because it was not ready in time.
+    let line = [
+        "trace",
+        "--deadline",
+        "200ms",
+        "--ready",
+        "listen",
+        "--",
+        "/bin/sleep",
+        "60",
+    ];
+    let told = hearth_tests::trace::run(&line)?;
+    ensure!(told.status.code() == Some(1), "{told:?}");
+    Ok(())
+}

@@ -20,6 +20,7 @@ pub mod tracer;
 pub mod waterfall;
 
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -67,14 +68,15 @@ pub struct ConfigFile {
 }
 
 impl Cli {
-    /// Does it.
-    pub fn run(self) -> anyhow::Result<()> {
+    /// Does it; what the shell is told of the end.
+    pub fn run(self) -> anyhow::Result<ExitCode> {
         match self.command {
             Command::Run(run) => run.run(),
             Command::Config { action } => action.run(),
-            Command::Trace(trace) => trace.run(),
+            Command::Trace(trace) => return trace.run(),
             Command::Doctor(doctor) => doctor.run(),
-        }
+        }?;
+        Ok(ExitCode::SUCCESS)
     }
 }
 

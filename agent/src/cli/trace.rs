@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 use std::io::{self, Write as _};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
 
 use anyhow::Context as _;
 use clap::Args;
@@ -30,7 +32,9 @@ const BATCH: usize = 64;
 ///
 /// The command needs no change. It is ready at its first TCP listen, else when it exits;
 /// --ready says otherwise. A command that is ready and still runs is ended with SIGTERM, unless
-/// --keep is given. Needs root, or CAP_BPF and CAP_PERFMON; `hearth doctor` says what is missing.
+/// --keep is given. Exits as the command did (128 and the signal's number where one ended it), or
+/// with 1 where it was not ready in time. Needs root, or CAP_BPF and CAP_PERFMON; `hearth doctor`
+/// says what is missing.
 #[derive(Debug, Args)]
 #[expect(
     clippy::doc_markdown,
@@ -85,7 +89,7 @@ pub struct Trace {
 
 impl Trace {
     /// Does it.
-    pub fn run(self) -> anyhow::Result<()> {
+    pub fn run(self) -> anyhow::Result<ExitCode> {
         for file in [&self.perfetto, &self.svg].into_iter().flatten() {
             check_writable(file)?;
         }
@@ -94,12 +98,12 @@ impl Trace {
             .build()?;
         match runtime.block_on(self.trace()) {
             // Whoever read our output has seen enough.
-            Err(error) if is_broken_pipe(&error) => Ok(()),
+            Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
             result => result,
         }
     }
 
-    async fn trace(&self) -> anyhow::Result<()> {
+    async fn trace(&self) -> anyhow::Result<ExitCode> {
         let mut tracer = Tracer::new(Traced {
             command: self.command.clone(),
             ready: self.ready.clone(),
@@ -113,8 +117,13 @@ impl Trace {
         let clock = WallClock::new();
         let (mut starts, mut contexts) = (Vec::new(), Vec::new());
         let mut failure = None;
+        let mut code = 0;
         for _ in 0..self.repeat {
-            let Outcome { start, context, .. } = match tracer.start().await {
+            let Outcome {
+                start,
+                status,
+                context,
+            } = match tracer.start().await {
                 Ok(outcome) => outcome,
                 // What was seen so far is not thrown away for the one that failed.
                 Err(error) => {
@@ -127,6 +136,9 @@ impl Trace {
             } else if self.repeat > 1 {
                 print(&(line(&start, clock.unix_ns(start.begin), &terminal) + "\n"))?;
             }
+            if code == 0 {
+                code = code_of(&start, status);
+            }
             starts.push(start);
             contexts.push(context);
         }
@@ -138,7 +150,7 @@ impl Trace {
         if let Some(endpoint) = &self.otlp {
             send(endpoint, &starts, &contexts, &clock).await?;
         }
-        failure.map_or(Ok(()), |error| Err(error.into()))
+        failure.map_or(Ok(code.into()), |error| Err(error.into()))
     }
 
     /// What a person reads of the starts. `why` tells why a boundary has no probe.
@@ -178,6 +190,17 @@ impl Trace {
             .collect();
         words.join(" ")
     }
+}
+
+/// What the shell is told of one start: as the command ended, where that was not well, else
+/// whether it was ready.
+fn code_of(start: &ColdStart, status: Option<ExitStatus>) -> u8 {
+    let failed = status.filter(|status| !status.success());
+    let Some(status) = failed else {
+        return u8::from(!start.ready.is_ready());
+    };
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(1)
 }
 
 /// Refuses a file that cannot be written before the command is started many times for nothing.
