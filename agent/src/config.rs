@@ -231,6 +231,9 @@ fn read(path: &Path) -> Result<String, ConfigError> {
     // The same open file is checked and read: nobody can swap it in between.
     let mut file = std::fs::File::open(path).map_err(failed)?;
     let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(ConfigError::NoFile(path.into()));
+    }
     if metadata.mode() & 0o022 != 0 {
         return Err(ConfigError::Writable {
             path: path.into(),

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use clap::Subcommand;
 
 use crate::cli::ConfigFile;
+use crate::cli::run::check;
 use crate::config::{Config, DEFAULT_PATH, DEFAULTS};
 
 /// What to do with the configuration.
@@ -33,7 +34,10 @@ impl Action {
         match self {
             Self::Check { file } => {
                 let path = file.unwrap_or_else(|| PathBuf::from(DEFAULT_PATH));
-                Config::load(Some(&path))?;
+                let config = Config::load(Some(&path))?;
+                for remark in check(&config).with_context(|| path.display().to_string())? {
+                    writeln!(out, "{}: {remark}", path.display())?;
+                }
                 writeln!(out, "{}: valid", path.display())?;
             }
             Self::Show {

@@ -2,6 +2,8 @@
 
 mod settings;
 
+pub(super) use settings::check;
+
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -16,6 +16,9 @@ pub enum ConfigError {
         /// Why.
         source: std::io::Error,
     },
+    /// It is a folder, a device, a socket.
+    #[error("{} is no file; name the configuration itself", .0.display())]
+    NoFile(PathBuf),
     /// Others can write the file.
     #[error(
         "{} can be written by others than its owner (mode {mode:04o}), who could make hearth \

@@ -249,6 +249,8 @@ fn a_file_that_others_can_write_is_refused() {
             "{message}"
         );
     }
+    let folder = Config::load(Some(Path::new("/"))).expect_err("a folder");
+    assert!(folder.to_string().contains("no file"), "{folder}");
     let missing = Config::load(Some(Path::new("/nonexistent/hearth.toml"))).expect_err("missing");
     assert!(missing.to_string().contains("/nonexistent/hearth.toml"));
 }

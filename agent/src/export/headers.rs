@@ -49,6 +49,11 @@ pub enum HeadersError {
     },
 }
 
+/// Whether the headers can be sent, as far as that shows without a collector.
+pub fn check(otlp: &Otlp) -> Result<(), HeadersError> {
+    all(otlp).map(drop)
+}
+
 /// The headers of the table and of the file, which wins.
 pub(super) fn all(otlp: &Otlp) -> Result<HashMap<String, String>, HeadersError> {
     let table = otlp

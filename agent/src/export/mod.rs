@@ -28,7 +28,7 @@ use tokio::task::JoinHandle;
 
 pub use agent::{AgentState, ProbeCounts, SharedState};
 pub use clock::WallClock;
-pub use headers::HeadersError;
+pub use headers::{HeadersError, check as check_headers};
 pub use history::{History, Told};
 pub use names::{OTHER, UNKNOWN, name_of};
 pub use otlp::{Collector, ConnectError, SendError};

@@ -1,11 +1,13 @@
 //! The configuration as the kernel side and the tracker take it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::path::PathBuf;
 
 use anyhow::bail;
 
-use crate::config::{Config, Mode};
+use crate::config::{Config, Listen, Mode};
+use crate::export::check_headers;
 use crate::kernel::attach::Reach;
 use crate::kernel::probes::{NameRule, Request};
 use crate::observe::cold_start::fold::About;
@@ -17,6 +19,30 @@ pub(super) fn rules(config: &Config) -> anyhow::Result<Vec<StartRule>> {
     let start = config.start.iter().map(crate::config::StartRule::rule);
     let runtimes = config.runtimes.iter().map(crate::config::Runtime::rule);
     Ok(start.chain(runtimes).collect::<Result<_, _>>()?)
+}
+
+/// Looks for what is wrong with settings that are each valid, as `hearth run` would find it.
+/// Returns what is worth a thought.
+pub(in crate::cli) fn check(config: &Config) -> anyhow::Result<Vec<String>> {
+    let rules = rules(config)?;
+    request(config, &rules)?;
+    check_headers(&config.otlp)?;
+    let mut remarks = Vec::new();
+    for (file, symbol) in ready_uprobes(config, &rules) {
+        anyhow::ensure!(
+            fs::exists(&file)?,
+            "the ready rule uprobe:{}:{symbol} names a file that is not there",
+            file.display()
+        );
+    }
+    if let Listen::At(address) = config.metrics.listen
+        && !address.ip().is_loopback()
+    {
+        remarks.push(format!(
+            "metrics.listen = \"{address}\" tells everyone who can reach it of programs that start"
+        ));
+    }
+    Ok(remarks)
 }
 
 /// Every ready rule that is in use.
@@ -144,6 +170,23 @@ mod tests {
             ready_uprobes(&config, &rules),
             [("/opt/app".into(), "up".to_owned())]
         );
+    }
+
+    #[test]
+    fn what_only_a_run_would_show_is_found_by_a_check() {
+        assert_eq!(check(&Config::default()).expect("fine"), [""; 0]);
+        let remarks = check(&config("[metrics]\nlisten = \"0.0.0.0:9464\"\n")).expect("a remark");
+        assert!(remarks[0].contains("0.0.0.0:9464"), "{remarks:?}");
+        for (text, needle) in [
+            ("ready = \"uprobe:/nowhere/app:up\"\n", "/nowhere/app"),
+            (
+                "[otlp]\nheaders_file = \"/nowhere/headers\"\n",
+                "/nowhere/headers",
+            ),
+        ] {
+            let error = check(&config(text)).expect_err("wrong");
+            assert!(format!("{error:#}").contains(needle), "{error:#}");
+        }
     }
 
     #[test]
