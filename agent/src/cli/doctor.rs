@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde::Serialize;
 
+use super::terminal::wrap;
 use crate::kernel::{
     attach::{HookReport, Reach},
     btf::Btf,
@@ -13,6 +14,10 @@ use crate::kernel::{
     probes::{Probes, ProbesError, Request},
     table::Signal,
 };
+use crate::observe::cgroup_lock::{CgroupNode, Hierarchy};
+
+/// Columns of what the node could do.
+const ADVICE_WIDTH: usize = 96;
 
 /// Show what this kernel lets hearth see, how exactly, and why not better.
 ///
@@ -40,6 +45,8 @@ pub struct Findings {
     pub hooks: Vec<HookReport>,
     /// Members that the programs read and this kernel lacks.
     pub absent_members: Vec<&'static str>,
+    /// What bears on contention for the cgroup locks.
+    pub cgroups: CgroupNode,
 }
 
 impl Doctor {
@@ -88,6 +95,7 @@ impl Findings {
             error,
             hooks,
             absent_members,
+            cgroups: CgroupNode::detect(),
         }
     }
 
@@ -121,6 +129,7 @@ impl Findings {
                 self.absent_members.join(", ")
             );
         }
+        cgroups(&mut out, &self.cgroups);
         if let Some(error) = &self.error {
             let _ = writeln!(out, "\nNot observable: {error}");
         }
@@ -146,6 +155,40 @@ impl Findings {
             }
         }
         out
+    }
+}
+
+/// What the node has of cgroups, and what it could do about contention.
+fn cgroups(out: &mut String, node: &CgroupNode) {
+    let on = if node.favordynmods() { "on" } else { "off" };
+    let _ = writeln!(out, "  favordynmods        {on}");
+    for hierarchy in &node.hierarchies {
+        let Hierarchy {
+            mount,
+            version,
+            controllers,
+            live,
+            dying,
+            ..
+        } = hierarchy;
+        let known = |count: &Option<u64>| count.map_or("?".to_owned(), |count| count.to_string());
+        let controllers = if controllers.is_empty() {
+            "no controllers".to_owned()
+        } else {
+            controllers.join(",")
+        };
+        let _ = writeln!(
+            out,
+            "  cgroup v{version}           {} live, {} dying  {controllers}  {}",
+            known(live),
+            known(dying),
+            mount.display()
+        );
+    }
+    for advice in &node.advice {
+        for line in wrap(advice, ADVICE_WIDTH, "    ") {
+            let _ = writeln!(out, "{line}");
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Kernel events to observations.
 
+pub mod cgroup_lock;
 pub mod cold_start;
 pub mod identity;
 pub mod oom;
