@@ -5,19 +5,32 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::known::Known;
-use crate::time::Boottime;
+use crate::time::{Boottime, Nanos};
 
 /// The recorder's last look at the cgroup and at the victim, ending before the kill.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Before {
     /// Usage of the cgroup over the last 30 seconds or less, oldest first.
     pub usage: Vec<UsageSample>,
+    /// The limit that it neared, bytes.
+    #[serde(rename = "limit_bytes")]
+    pub limit: Known<u64>,
+    /// How fast it grew over these samples, bytes per second; below 0 it shrank.
+    #[serde(rename = "growth_bytes_per_second")]
+    pub growth: Known<f64>,
+    /// How long it would have taken, as of the last sample, to reach the limit at that rate.
+    #[serde(rename = "time_to_limit_ns")]
+    pub time_to_limit: Known<Nanos>,
+    /// Whether the kernel kills all processes of the cgroup together (`memory.oom.group`).
+    pub oom_group: Known<bool>,
     /// Pressure as of the last sample.
     pub pressure: Known<Pressure>,
     /// `memory.events` (v1: `memory.failcnt` and `memory.oom_control`) as of the last sample.
     pub events: Known<BTreeMap<String, u64>>,
     /// `memory.stat` as of the first sample, to be compared with that of the kill.
     pub stat: Known<BTreeMap<String, u64>>,
+    /// The processes that held most as of the last look, largest first.
+    pub processes: Known<Vec<ProcessMemory>>,
     /// The victim's address space.
     pub vmas: Known<VmaList>,
 }
@@ -30,6 +43,25 @@ pub struct UsageSample {
     pub at: Boottime,
     /// Bytes charged.
     pub bytes: u64,
+    /// Of these, bytes that reclaim cannot get back by dropping pages of files; `None` where
+    /// `memory.stat` could not be read.
+    pub needed_bytes: Option<u64>,
+}
+
+/// What one process of the cgroup held at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProcessMemory {
+    /// Its id.
+    pub pid: u32,
+    /// Its name as the kernel has it; empty where it was gone before it could be asked.
+    pub name: String,
+    /// When.
+    #[serde(rename = "at_ns")]
+    pub at: Boottime,
+    /// Resident memory, bytes.
+    pub rss_bytes: u64,
+    /// Its `oom_score_adj`, -1000 to 1000.
+    pub oom_score_adj: i16,
 }
 
 /// One reading of a pressure file (`memory.pressure`).
