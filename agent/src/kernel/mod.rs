@@ -12,6 +12,7 @@ pub mod offsets;
 pub mod probes;
 pub mod program_log;
 pub mod recursion;
+pub mod symbols;
 pub mod table;
 pub mod uprobes;
 pub mod watch_share;
