@@ -1,10 +1,13 @@
 //! Bytes of the ring to events.
 
-use hearth_abi::{Kind, MARK_BYTES, Mark, TEXT_BYTES, Text};
+use hearth_abi::{
+    Kind, MARK_BYTES, Mark, OomEnd, OomKill, OomMemory, OomRecord, OomThread, OomVma, TEXT_BYTES,
+    Text,
+};
 use thiserror::Error;
 
 /// One record from the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
     reason = "events live in fixed queues, where a box would cost an allocation each"
@@ -14,6 +17,23 @@ pub enum Event {
     Mark(Kind, Mark),
     /// Names that belong to a mark or a cgroup.
     Text(Kind, Text),
+    /// Of the `oom` signal.
+    Oom(OomEvent),
+}
+
+/// One record of the `oom` signal. Rare and large, so not kept in the queue itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OomEvent {
+    /// A process was killed.
+    Kill(Box<OomKill>),
+    /// A thread of it exits.
+    Thread(Box<OomThread>),
+    /// Memory of it.
+    Memory(Box<OomMemory>),
+    /// A mapping of it.
+    Vma(Box<OomVma>),
+    /// It is gone.
+    End(Box<OomEnd>),
 }
 
 /// A record that is not one of ours: kernel and user side were built from different sources.
@@ -35,6 +55,16 @@ pub enum DecodeError {
         /// The length of such records.
         expected: usize,
     },
+    /// Wrong length for a record of its number.
+    #[error("a record of kind {kind:#x} has {actual} bytes instead of {expected}")]
+    RecordLength {
+        /// The record's number.
+        kind: u16,
+        /// Its length.
+        actual: usize,
+        /// The length of such records.
+        expected: usize,
+    },
 }
 
 impl Event {
@@ -44,6 +74,9 @@ impl Event {
             return Err(DecodeError::Short(bytes.len()));
         };
         let raw = u16::from_ne_bytes([low, high]);
+        if let Some(record) = OomRecord::from_u16(raw) {
+            return decode_oom(record, bytes).map(Self::Oom);
+        }
         let kind = Kind::from_u16(raw).ok_or(DecodeError::Kind(raw))?;
         let expected = if kind.is_text() {
             TEXT_BYTES
@@ -67,4 +100,32 @@ impl Event {
             }
         })
     }
+}
+
+fn decode_oom(record: OomRecord, bytes: &[u8]) -> Result<OomEvent, DecodeError> {
+    if bytes.len() != record.bytes() {
+        return Err(DecodeError::RecordLength {
+            kind: record as u16,
+            actual: bytes.len(),
+            expected: record.bytes(),
+        });
+    }
+    // SAFETY: the length was checked, and the types are `repr(C)` without padding and made of
+    // integers only, so that any bytes are a value; the reads are unaligned.
+    Ok(unsafe {
+        match record {
+            OomRecord::Kill => OomEvent::Kill(boxed(bytes)),
+            OomRecord::Thread => OomEvent::Thread(boxed(bytes)),
+            OomRecord::Memory => OomEvent::Memory(boxed(bytes)),
+            OomRecord::Vma => OomEvent::Vma(boxed(bytes)),
+            OomRecord::End => OomEvent::End(boxed(bytes)),
+        }
+    })
+}
+
+/// # Safety
+/// `bytes` are as many as a `T` has, and any bytes are a `T`.
+unsafe fn boxed<T>(bytes: &[u8]) -> Box<T> {
+    // SAFETY: the caller's promise.
+    Box::new(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
 }

@@ -83,9 +83,12 @@ impl<W: Write> Recorder<W> {
         Ok(Self { to })
     }
 
-    /// Adds one event.
+    /// Adds one event; those of other signals than cold starts have no line.
     pub fn record(&mut self, event: &Event) -> io::Result<()> {
-        line(&mut self.to, &Line::from(event))
+        match Line::of(event) {
+            Some(event) => line(&mut self.to, &event),
+            None => Ok(()),
+        }
     }
 
     /// Ends the recording.
@@ -199,9 +202,9 @@ impl TryFrom<String> for Word {
     }
 }
 
-impl From<&Event> for Line {
-    fn from(event: &Event) -> Self {
-        match event {
+impl Line {
+    fn of(event: &Event) -> Option<Self> {
+        Some(match event {
             Event::Text(kind, text) => Self {
                 kind: Word(*kind),
                 at: text.boottime_ns,
@@ -213,6 +216,7 @@ impl From<&Event> for Line {
                     short: until_zero(&text.short).into_owned(),
                 },
             },
+            Event::Oom(_) => return None,
             Event::Mark(kind, mark) => {
                 let c = &mark.counters;
                 let rest = MarkRest {
@@ -245,7 +249,7 @@ impl From<&Event> for Line {
                     rest: Rest::Mark(Box::new(rest)),
                 }
             }
-        }
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The bodies of the fuzz targets, on any bytes.
 
-use hearth_abi::{Kind, MARK_BYTES, TEXT_BYTES};
+use hearth_abi::{Kind, MARK_BYTES, OomRecord, TEXT_BYTES};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -29,6 +29,18 @@ proptest! {
         let mut data = vec![fill; if kind.is_text() { TEXT_BYTES } else { MARK_BYTES }];
         data[..2].copy_from_slice(&(kind as u16).to_ne_bytes());
         prop_assert!(hearth::kernel::event::Event::decode(&data).is_ok());
+        bodies::decode(&data);
+    }
+
+    #[test]
+    fn records_of_an_oom_kill_decode_at_their_length_alone(
+        record in prop::sample::select(&OomRecord::ALL[..]),
+        fill in any::<u8>(),
+        cut in 0_usize..16,
+    ) {
+        let mut data = vec![fill; record.bytes() - cut];
+        data[..2].copy_from_slice(&(record as u16).to_ne_bytes());
+        prop_assert_eq!(hearth::kernel::event::Event::decode(&data).is_ok(), cut == 0);
         bodies::decode(&data);
     }
 }

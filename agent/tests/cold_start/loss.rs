@@ -54,7 +54,7 @@ proptest! {
         for (index, event) in story.events.iter().enumerate() {
             let follows = matches!(event, Event::Text(Kind::ExecText, _));
             let key = if follows { keyed.last().map_or(0, |&(key, _)| key) } else { keys[index % 32] };
-            keyed.push((key, *event));
+            keyed.push((key, event.clone()));
         }
         keyed.sort_by_key(|&(key, _)| key);
         shuffled.events = keyed.into_iter().map(|(_, event)| event).collect();

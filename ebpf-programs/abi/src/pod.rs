@@ -1,6 +1,6 @@
 //! That these types may be read from and written to maps by user space.
 
-use crate::{Config, ExecRule, LedgerRow, Offsets, Watch};
+use crate::{Config, ExecRule, LedgerRow, Offsets, OomConfig, OomVictim, Watch};
 
 macro_rules! pod {
     ($($name:ty),*) => {$(
@@ -9,4 +9,6 @@ macro_rules! pod {
     )*};
 }
 
-pod!(Config, ExecRule, LedgerRow, Offsets, Watch);
+pod!(
+    Config, ExecRule, LedgerRow, Offsets, OomConfig, OomVictim, Watch
+);

@@ -64,4 +64,14 @@ probes! {
     Switch = "switch",
     /// `sched_waking` and `sched_wakeup_new` while something is watched.
     Wakeup = "wakeup",
+    /// Each time that the kernel marks a victim of a shortage of memory, and the `OomKill` records.
+    OomKill = "oom_kill",
+    /// Each thread that exits, and the `OomThread` records of those of victims.
+    OomThread = "oom_thread",
+    /// The `OomMemory` records.
+    OomMemory = "oom_memory",
+    /// The `OomVma` records; `filtered` are mappings that the capture has already.
+    OomVma = "oom_vma",
+    /// The `OomEnd` records.
+    OomEnd = "oom_end",
 }
