@@ -2,6 +2,7 @@
 
 mod environment;
 mod error;
+mod oom;
 mod otlp;
 mod rule;
 mod units;
@@ -19,6 +20,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::kernel::table;
 use crate::observe::cold_start::{ReadyRule, VMMS};
 pub use error::{ConfigError, Fault};
+pub use oom::Oom;
 pub use otlp::{Compression, Endpoint, Otlp, Protocol, Secret, Signal, Spool};
 pub use rule::{Runtime, StartRule};
 pub use units::{Period, Share, Size};
@@ -53,6 +55,8 @@ pub struct Config {
     pub otlp: Otlp,
     /// `[metrics]`.
     pub metrics: Metrics,
+    /// `[oom]`.
+    pub oom: Oom,
     /// `[print]`.
     pub print: Print,
     /// `[[start]]`.
@@ -77,6 +81,7 @@ impl Default for Config {
             identity: Identity::default(),
             otlp: Otlp::default(),
             metrics: Metrics::default(),
+            oom: Oom::default(),
             print: Print::default(),
             start: Vec::new(),
         }

@@ -155,6 +155,40 @@ fn a_wrong_value_names_key_value_and_remedy() {
 }
 
 #[test]
+fn settings_of_captures_are_held_to_what_is_safe() {
+    for (text, key, parts) in [
+        ("dir = \"oom\"", "dir", ["\"oom\"", "absolute path"]),
+        ("dir = \"/\"", "dir", ["\"/\"", "/var/lib/hearth/oom"]),
+        ("dir = \"/a/../b\"", "dir", ["/a/../b", "without `..`"]),
+        ("max_captures = 0", "max_captures", ["0", "nonzero"]),
+        (
+            "max_bytes = \"4KiB\"",
+            "max_bytes",
+            ["\"4KiB\"", "\"1MiB\""],
+        ),
+        ("max_bytes = 4096", "max_bytes", ["no unit", "MiB"]),
+        ("stack_bytes = 8192", "stack_bytes", ["8192", "up to 4096"]),
+        ("stack_bytes = -1", "stack_bytes", ["-1", "u32"]),
+        ("mask = \"no\"", "mask", ["\"no\"", "a boolean"]),
+        ("masks = true", "masks", ["`masks`", "did you mean `mask`?"]),
+    ] {
+        let fault = fault(&format!("[oom]\n{text}"));
+        assert_eq!(
+            (fault.line, &*fault.key),
+            (2, &*format!("oom.{key}")),
+            "{fault}"
+        );
+        assert!(
+            parts.iter().all(|part| fault.message.contains(part)),
+            "{fault}"
+        );
+    }
+    let config = parse("[oom]\ndir = \"/srv/oom\"\nmax_captures = 1\nmax_bytes = \"1MiB\"\n");
+    let bounds = config.expect("valid").oom.bounds();
+    assert_eq!((bounds.captures, bounds.bytes), (1, 1 << 20));
+}
+
+#[test]
 fn a_start_rule_must_name_its_program() {
     for (text, part) in [
         ("[[start]]\nfunction = \"f\"", "missing field `exe`"),

@@ -105,8 +105,10 @@ pub struct VmaList {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Vma {
     /// First address.
+    #[serde(with = "super::address::hex")]
     pub start: u64,
     /// First address behind it.
+    #[serde(with = "super::address::hex")]
     pub end: u64,
     /// Permissions as `/proc/PID/maps` has them (`r-xp`).
     pub perms: String,

@@ -1,4 +1,12 @@
 //! Events of the `oom` signal to captures: what a kill for want of memory would have destroyed.
 
+pub mod address;
 pub mod before;
+pub mod format;
 pub mod known;
+pub mod model;
+#[cfg(test)]
+pub(crate) mod samples;
+pub mod store;
+
+pub use model::{Absent, Capture, CaptureId, Completeness, Constraint, Known, Reason};

@@ -1,0 +1,216 @@
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::observe::oom::samples;
+
+const BOUNDS: Bounds = Bounds {
+    captures: 3,
+    bytes: 1 << 20,
+};
+
+struct Place {
+    _folder: TempDir,
+    dir: PathBuf,
+}
+
+fn place() -> Place {
+    let folder = TempDir::new().expect("a folder");
+    let dir = folder.path().join("captures");
+    Place {
+        _folder: folder,
+        dir,
+    }
+}
+
+fn capture(second: u64) -> Capture {
+    let mut capture = samples::whole();
+    capture.id = CaptureId::of(samples::KILLED + second * 1_000_000_000, 1);
+    capture
+}
+
+fn ids(dir: &Path) -> Vec<String> {
+    let ids = Captures::open(dir).expect("opens").ids().expect("lists");
+    ids.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn what_was_kept_is_read_back_and_only_its_owner_can() {
+    let Place { _folder, dir } = place();
+    let mut store = Store::open(&dir, BOUNDS).expect("opens");
+    for mut kept in [samples::whole(), samples::bare()] {
+        store.keep(&mut kept).expect("kept");
+        let captures = Captures::open(&dir).expect("opens beside the writer");
+        assert_eq!(captures.read(&kept.id).expect("reads"), kept);
+        let file = dir.join(format!("{}.oom", kept.id));
+        let mode = |path: &Path| {
+            fs::metadata(path)
+                .expect("it is there")
+                .permissions()
+                .mode()
+        };
+        assert_eq!(mode(&file) & 0o7777, 0o600);
+        assert_eq!(mode(&dir) & 0o7777, 0o700);
+    }
+    // Both were of one kill, by their names.
+    assert_eq!(
+        ids(&dir),
+        ["20260102T030405.678Z-4711-2", "20260102T030405.678Z-4711"]
+    );
+    let none = "20200101T000000.000Z-1".parse().expect("a name");
+    let error = Captures::open(&dir).expect("opens").read(&none);
+    let error = error.expect_err("there is none").to_string();
+    assert!(error.contains("hearth oom list"), "{error}");
+}
+
+#[test]
+fn the_oldest_go_first_and_are_counted() {
+    let Place { _folder, dir } = place();
+    let mut store = Store::open(&dir, BOUNDS).expect("opens");
+    for second in [5, 1, 2, 3, 4] {
+        store.keep(&mut capture(second)).expect("kept");
+    }
+    assert_eq!(store.counts().evicted, 2);
+    let left = [5, 4, 3].map(|second| capture(second).id.to_string());
+    assert_eq!(ids(&dir), left);
+    drop(store);
+
+    let one = fs::metadata(dir.join(format!("{}.oom", left[0])))
+        .expect("it is there")
+        .len();
+    let bounds = Bounds {
+        captures: 3,
+        bytes: 2 * one,
+    };
+    let mut store = Store::open(&dir, bounds).expect("opens with less room");
+    assert_eq!((store.counts().evicted, store.held()), (1, (2, 2 * one)));
+    store.keep(&mut capture(6)).expect("kept");
+    assert_eq!(store.held(), (2, 2 * one));
+    drop(store);
+
+    let bounds = Bounds {
+        captures: 3,
+        bytes: one - 1,
+    };
+    let mut store = Store::open(&dir, bounds).expect("opens with hardly any room");
+    let error = store.keep(&mut capture(7)).expect_err("too large");
+    assert!(error.to_string().contains("oom.max_bytes"), "{error}");
+    assert_eq!(store.held(), (0, 0));
+}
+
+#[test]
+fn what_a_dead_agent_left_unfinished_goes_and_is_counted() {
+    let Place { _folder, dir } = place();
+    let mut store = Store::open(&dir, BOUNDS).expect("opens");
+    store.keep(&mut capture(1)).expect("kept");
+    drop(store);
+    fs::write(dir.join(".20260102T030406.000Z-1.part"), "HEARTHOM half").expect("written");
+    fs::write(dir.join("notes"), "not ours").expect("written");
+    let store = Store::open(&dir, BOUNDS).expect("opens");
+    assert_eq!(store.counts().unfinished, 1);
+    assert_eq!(ids(&dir), [capture(1).id.to_string()]);
+    let mut names = fs::read_dir(&dir)
+        .expect("lists")
+        .map(|entry| entry.expect("entry").file_name());
+    assert_eq!(
+        names.by_ref().count(),
+        2,
+        "the capture and what is not ours"
+    );
+}
+
+#[test]
+fn no_link_is_followed() {
+    let Place { _folder, dir } = place();
+    let elsewhere = TempDir::new().expect("a folder");
+    symlink(elsewhere.path(), &dir).expect("a link");
+    let error = Store::open(&dir, BOUNDS).expect_err("refused");
+    assert!(matches!(error, StoreError::Link(_)), "{error}");
+    fs::remove_file(&dir).expect("removed");
+
+    let mut store = Store::open(&dir, BOUNDS).expect("opens");
+    let target = elsewhere.path().join("target");
+    fs::write(&target, "precious").expect("written");
+    let id = capture(1).id;
+    symlink(&target, dir.join(format!("{id}.oom"))).expect("a link");
+    symlink(&target, dir.join(format!(".{}.part", capture(2).id))).expect("a link");
+    // The name is taken, and the unfinished one is a link.
+    for second in [1, 2] {
+        store.keep(&mut capture(second)).expect_err("refused");
+    }
+    let error = Captures::open(&dir).expect("opens").read(&id);
+    error.expect_err("a link is not read");
+    assert_eq!(fs::read_to_string(&target).expect("reads"), "precious");
+}
+
+#[test]
+fn a_directory_that_others_can_enter_is_refused() {
+    let Place { _folder, dir } = place();
+    fs::create_dir(&dir).expect("made");
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("opened up");
+    let error = Store::open(&dir, BOUNDS).expect_err("refused").to_string();
+    assert!(error.contains("chmod 700"), "{error}");
+}
+
+#[test]
+fn two_agents_do_not_share_a_directory() {
+    let Place { _folder, dir } = place();
+    let first = Store::open(&dir, BOUNDS).expect("opens");
+    let error = Store::open(&dir, BOUNDS).expect_err("refused");
+    assert!(matches!(error, StoreError::Busy(_)), "{error}");
+    drop(first);
+    Store::open(&dir, BOUNDS).expect("opens");
+}
+
+#[test]
+fn damage_is_told_from_a_capture() {
+    let Place { _folder, dir } = place();
+    let mut store = Store::open(&dir, BOUNDS).expect("opens");
+    let mut kept = samples::whole();
+    store.keep(&mut kept).expect("kept");
+    let file = dir.join(format!("{}.oom", kept.id));
+    let whole = fs::read(&file).expect("reads");
+    let read = |bytes: &[u8]| {
+        fs::write(&file, bytes).expect("written");
+        let error = Captures::open(&dir).expect("opens").read(&kept.id);
+        error.expect_err("damaged").to_string()
+    };
+    for (cut, says) in [
+        (10, "too few"),
+        (40, "cut off"),
+        (whole.len() - 1, "cut off"),
+    ] {
+        let error = read(&whole[..cut]);
+        assert!(error.contains(says), "{error}");
+    }
+    for (at, says) in [
+        (0, "not a capture"),
+        (8, "header"),
+        (20, "header"),
+        (32, "body"),
+        (whole.len() - 1, "body"),
+    ] {
+        let mut bytes = whole.clone();
+        bytes[at] ^= 1;
+        let error = read(&bytes);
+        assert!(error.contains(says), "{at}: {error}");
+    }
+}
+
+#[test]
+fn a_file_with_another_version_or_a_false_length_is_refused_before_it_is_read() {
+    let bytes = format::encode(&samples::whole()).expect("encodes");
+    let with = |at: usize, value: &[u8]| {
+        let mut bytes = bytes.clone();
+        bytes[at..at + value.len()].copy_from_slice(value);
+        let sum = crc32fast::hash(&bytes[..28]);
+        bytes[28..32].copy_from_slice(&sum.to_le_bytes());
+        format::decode(&bytes).expect_err("refused").to_string()
+    };
+    assert!(with(8, &[2, 0]).contains("version 2"));
+    assert!(with(12, &[9]).contains("encoding 9"));
+    assert!(with(16, &[0xff; 8]).contains("claims"));
+}
