@@ -73,7 +73,7 @@ fn fold_whole(events: &[Event], how: u8) {
         .iter()
         .filter_map(|event| match *event {
             Event::Mark(kind, mark) => Some(Stamped { kind, mark }),
-            Event::Text(..) | Event::Oom(_) => None,
+            Event::Text(..) | Event::Oom(_) | Event::LockWait(_) => None,
         })
         .collect();
     let openers = [

@@ -10,6 +10,7 @@ use crate::kernel::{
     attach::{HookReport, Reach},
     btf::Btf,
     capability::Capability,
+    cgroup_lock::LockLimits,
     offsets,
     probes::{Probes, ProbesError, Request},
     table::Signal,
@@ -83,6 +84,7 @@ impl Findings {
             ready: 0,
             ready_kinds: vec!["accept", "message", "file", "uprobe"],
             ready_file: None,
+            locks: LockLimits::default(),
         };
         let (hooks, error) = match Probes::start(&request) {
             Ok((probes, _events)) => (probes.report().to_vec(), None),

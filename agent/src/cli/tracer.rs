@@ -19,6 +19,7 @@ use crate::{
     export::TraceContext,
     kernel::{
         attach::Reach,
+        cgroup_lock::LockLimits,
         drain::Events,
         enrolment::{Enrolment, find_executable},
         event::Event,
@@ -153,6 +154,7 @@ impl Tracer {
                 .file()
                 .and_then(|path| path.to_str())
                 .map(str::to_owned),
+            locks: LockLimits::default(),
         };
         let (mut probes, events) = Probes::start(&request)?;
         if let Some((file, symbol)) = ready.uprobe() {

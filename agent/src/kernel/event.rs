@@ -1,8 +1,8 @@
 //! Bytes of the ring to events.
 
 use hearth_abi::{
-    Kind, MARK_BYTES, Mark, OomEnd, OomKill, OomMemory, OomRecord, OomThread, OomVma, TEXT_BYTES,
-    Text,
+    Kind, LOCK_WAIT, LOCK_WAIT_BYTES, LockWait, MARK_BYTES, Mark, OomEnd, OomKill, OomMemory,
+    OomRecord, OomThread, OomVma, TEXT_BYTES, Text,
 };
 use thiserror::Error;
 
@@ -19,6 +19,8 @@ pub enum Event {
     Text(Kind, Text),
     /// Of the `oom` signal.
     Oom(OomEvent),
+    /// A long wait for a lock of cgroups.
+    LockWait(Box<LockWait>),
 }
 
 /// One record of the `oom` signal. Rare and large, so not kept in the queue itself.
@@ -77,6 +79,9 @@ impl Event {
         if let Some(record) = OomRecord::from_u16(raw) {
             return decode_oom(record, bytes).map(Self::Oom);
         }
+        if raw == LOCK_WAIT {
+            return decode_lock_wait(bytes);
+        }
         let kind = Kind::from_u16(raw).ok_or(DecodeError::Kind(raw))?;
         let expected = if kind.is_text() {
             TEXT_BYTES
@@ -100,6 +105,18 @@ impl Event {
             }
         })
     }
+}
+
+fn decode_lock_wait(bytes: &[u8]) -> Result<Event, DecodeError> {
+    if bytes.len() != LOCK_WAIT_BYTES {
+        return Err(DecodeError::RecordLength {
+            kind: LOCK_WAIT,
+            actual: bytes.len(),
+            expected: LOCK_WAIT_BYTES,
+        });
+    }
+    // SAFETY: the length was checked; `repr(C)`, integers only, no padding.
+    Ok(Event::LockWait(unsafe { boxed(bytes) }))
 }
 
 fn decode_oom(record: OomRecord, bytes: &[u8]) -> Result<OomEvent, DecodeError> {
@@ -128,4 +145,31 @@ fn decode_oom(record: OomRecord, bytes: &[u8]) -> Result<OomEvent, DecodeError> 
 unsafe fn boxed<T>(bytes: &[u8]) -> Box<T> {
     // SAFETY: the caller's promise.
     Box::new(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_wait_is_decoded_at_its_length_only() {
+        let mut bytes = vec![7; LOCK_WAIT_BYTES];
+        bytes[..2].copy_from_slice(&LOCK_WAIT.to_ne_bytes());
+        let Ok(Event::LockWait(wait)) = Event::decode(&bytes) else {
+            panic!("not decoded");
+        };
+        assert_eq!(
+            (wait.flags, wait.stack[31]),
+            (0x0707, 0x0707_0707_0707_0707)
+        );
+        for actual in [2, LOCK_WAIT_BYTES - 1, LOCK_WAIT_BYTES + 1] {
+            bytes.resize(actual, 0);
+            let error = DecodeError::RecordLength {
+                kind: LOCK_WAIT,
+                actual,
+                expected: LOCK_WAIT_BYTES,
+            };
+            assert_eq!(Event::decode(&bytes), Err(error));
+        }
+    }
 }

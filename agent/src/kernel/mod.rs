@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod btf;
 pub mod capability;
+pub mod cgroup_lock;
 pub mod drain;
 pub mod enrolment;
 pub mod event;

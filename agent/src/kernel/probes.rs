@@ -16,6 +16,7 @@ use super::{
     attach::{self, Attached, HookReport, Link, Reach},
     btf::{Btf, BtfError},
     capability::Capability,
+    cgroup_lock::{LockAddress, LockLimits, LockSnapshot, Locks},
     drain::{Drain, DrainCounts, Events},
     image::{Options, Plan, Root, Site},
     ledger::{self, LedgerLine},
@@ -61,6 +62,8 @@ pub struct Request {
     pub ready_kinds: Vec<&'static str>,
     /// Path of the `file` ready rule.
     pub ready_file: Option<String>,
+    /// Which waits for locks are told one by one.
+    pub locks: LockLimits,
 }
 
 /// The probes cannot be had.
@@ -119,6 +122,8 @@ pub struct Probes {
     watch_links: Vec<Link>,
     uprobes: Uprobes,
     watching: bool,
+    /// Where the signal `cgroup_lock` is watched.
+    locks: Option<Locks>,
 }
 
 impl std::fmt::Debug for Probes {
@@ -215,6 +220,11 @@ impl Probes {
             .inspect_err(|error| tracing::warn!(%error, "the programs' log cannot be read"))
             .ok();
         let captures: RingBuf<_> = map(&mut ebpf, "CAPTURES")?;
+        let locks = request
+            .signals
+            .contains(&Signal::CgroupLock)
+            .then(|| Locks::start(&mut ebpf, &attached.report, &request.locks))
+            .transpose()?;
         let (drain, events) = Drain::start([ring, captures], log).map_err(ProbesError::Thread)?;
         let mut probes = Self {
             ebpf,
@@ -226,6 +236,7 @@ impl Probes {
             watch_links: Vec::new(),
             uprobes: Uprobes::default(),
             watching: false,
+            locks,
         };
         if request.reach == Reach::Trace {
             probes.set_watching(true)?;
@@ -256,6 +267,18 @@ impl Probes {
     /// What became of everything that the probes saw.
     pub fn ledger(&self) -> Result<Vec<LedgerLine>, ProbesError> {
         ledger::read(&self.ledger).map_err(|error| ProbesError::Map("LEDGER", Box::new(error)))
+    }
+
+    /// Waits for and holds of locks since the probes were attached; `None` where the signal is not
+    /// watched.
+    pub fn locks(&self) -> Result<Option<LockSnapshot>, ProbesError> {
+        self.locks.as_ref().map(Locks::read).transpose()
+    }
+
+    /// The locks that are known by their address, and how they are known.
+    #[must_use]
+    pub fn lock_addresses(&self) -> &[LockAddress] {
+        self.locks.as_ref().map_or(&[], Locks::addresses)
     }
 
     /// Hits for which the kernel did not run a program, by program: one of ours was running on
@@ -400,7 +423,7 @@ pub(super) fn give_back_memory() {
     unsafe { libc::malloc_trim(0) };
 }
 
-fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(
+pub(super) fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(
     ebpf: &mut Ebpf,
     name: &'static str,
 ) -> Result<T, ProbesError> {

@@ -216,7 +216,7 @@ impl Line {
                     short: until_zero(&text.short).into_owned(),
                 },
             },
-            Event::Oom(_) => return None,
+            Event::Oom(_) | Event::LockWait(_) => return None,
             Event::Mark(kind, mark) => {
                 let c = &mark.counters;
                 let rest = MarkRest {

@@ -5,6 +5,7 @@
 //! on content, only on length and on an unknown [`Kind`].
 #![no_std]
 
+mod cgroup_lock;
 mod ledger;
 mod mark;
 mod offsets;
@@ -15,6 +16,11 @@ mod probe;
 mod text;
 mod watch;
 
+pub use cgroup_lock::{
+    LOCK_BUCKETS, LOCK_FRAMES, LOCK_ROWS, LOCK_WAIT, LOCK_WAIT_BYTES, LOCKS, Lock, LockCgroup,
+    LockRow, LockSettings, LockTask, LockTimes, LockTotals, LockWait, OPERATIONS, Operation,
+    bucket_end_ns, bucket_of, lock_flags,
+};
 pub use ledger::{FATES, Fate, LedgerRow};
 pub use mark::{Counters, Kind, MARK_BYTES, Mark, Part, flags, site};
 pub use offsets::{ABSENT, Bit, Offsets};

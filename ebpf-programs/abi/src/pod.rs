@@ -1,6 +1,9 @@
 //! That these types may be read from and written to maps by user space.
 
-use crate::{Config, ExecRule, LedgerRow, Offsets, OomConfig, OomVictim, Watch};
+use crate::{
+    Config, ExecRule, LedgerRow, LockCgroup, LockRow, LockSettings, LockTotals, LockWait, Offsets,
+    OomConfig, OomVictim, Watch,
+};
 
 macro_rules! pod {
     ($($name:ty),*) => {$(
@@ -12,3 +15,4 @@ macro_rules! pod {
 pod!(
     Config, ExecRule, LedgerRow, Offsets, OomConfig, OomVictim, Watch
 );
+pod!(LockCgroup, LockRow, LockSettings, LockTotals, LockWait);

@@ -74,4 +74,16 @@ probes! {
     OomVma = "oom_vma",
     /// The `OomEnd` records.
     OomEnd = "oom_end",
+    /// `contention_begin`: somebody begins to wait for a lock, any lock of the kernel.
+    LockBegin = "lock_begin",
+    /// `contention_end`: the wait is over.
+    LockEnd = "lock_end",
+    /// Functions that take and drop locks of cgroups.
+    LockHold = "lock_hold",
+    /// Waits of attaches for RCU.
+    LockRcu = "lock_rcu",
+    /// `cgroup_rstat_lock_contended`, `cgroup_rstat_locked`, `cgroup_rstat_unlock`.
+    LockRstat = "lock_rstat",
+    /// The `LockWait` records; one over the rate is `aggregated`.
+    LockRecord = "lock_record",
 }

@@ -82,7 +82,7 @@ impl Tracker {
             Event::Text(Kind::CgroupGone, ref text) => {
                 self.cgroups.gone(text.id, Boottime(text.boottime_ns));
             }
-            Event::Text(..) | Event::Oom(_) => {}
+            Event::Text(..) | Event::Oom(_) | Event::LockWait(_) => {}
         }
     }
 
