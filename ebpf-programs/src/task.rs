@@ -136,10 +136,12 @@ impl Task {
         self.0.get(offset!(task_exit_code))
     }
 
-    /// Whether it was forked and has not called exec.
+    /// Whether its process was forked and has not called exec. The leader tells: a thread carries
+    /// the flag from its own creation on.
     #[inline(always)]
     pub fn never_execed(self) -> bool {
-        self.0.get::<u32>(offset!(task_flags)) & PF_FORKNOEXEC != 0
+        let leader = self.0.follow(offset!(task_group_leader));
+        leader.get::<u32>(offset!(task_flags)) & PF_FORKNOEXEC != 0
     }
 
     /// Whether no thread of its process is left that has not begun to exit.
@@ -149,6 +151,14 @@ impl Task {
             .follow(offset!(task_signal))
             .get::<u32>(offset!(signal_live))
             == 0
+    }
+
+    /// Threads of its process that are not reaped.
+    #[inline(always)]
+    pub fn threads(self) -> u32 {
+        self.0
+            .follow(offset!(task_signal))
+            .get(offset!(signal_nr_threads))
     }
 
     /// Whether it runs or waits for a CPU (`TASK_RUNNING`).

@@ -46,8 +46,8 @@ const TELEMETRY: &[&str] = &["dashboards", "telemetry"];
 /// Test programs of `hearth-tests` that run in the VM tiers (and in the kernel tier).
 const LADDER: &[&str] = &["kernel_ladder"];
 
-/// Test programs of the agent that start servers as root: the kernel tier's too.
-const WITH_SERVERS: &[&str] = &["cri"];
+/// Test programs of the agent that take root: the kernel tier's too.
+const AS_ROOT: &[&str] = &["cri", "exits"];
 
 /// The tests of the fuzz tier, in the agent's test program `cold_start`.
 const FUZZ: &str = "any_marks";
@@ -161,7 +161,7 @@ impl Tier {
             ),
             Self::Kernel => {
                 let mut counts = test_programs(workspace, |name| !TELEMETRY.contains(&name), only)?;
-                for name in WITH_SERVERS {
+                for name in AS_ROOT {
                     counts +=
                         cargo_test(workspace, &["--package", "hearth", "--test", name], only)?;
                 }
@@ -251,7 +251,7 @@ fn unit(workspace: &Workspace) -> Result<Counts> {
     what.extend(["--lib", "--bins"]);
     for name in names
         .keys()
-        .filter(|name| !WITH_SERVERS.contains(&name.as_str()))
+        .filter(|name| !AS_ROOT.contains(&name.as_str()))
     {
         what.extend(["--test", name]);
     }

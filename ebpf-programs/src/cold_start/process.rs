@@ -2,7 +2,12 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    bindings::BPF_NOEXIST,
+    macros::{btf_tracepoint, map},
+    maps::LruHashMap,
+    programs::BtfTracePointContext,
+};
 use hearth_abi::{Fate, Kind, Opener, Probe};
 
 use super::{account, stamp, watch};
@@ -101,6 +106,22 @@ fn exit(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Processes of several threads whose end was marked, by tgid and start time.
+#[map]
+static ENDED: LruHashMap<[u64; 2], u8> = LruHashMap::with_max_entries(1024, 0);
+
+/// Whether this thread is the first to find that its process is at its end: threads that are
+/// killed together all count themselves out before the first of them comes here.
+#[inline(always)]
+fn is_first_end(task: Task, tgid: u32) -> bool {
+    let process = [u64::from(tgid), task.start_boottime()];
+    // The first comes while the others are still threads, so that it leaves its note.
+    if task.threads() > 1 {
+        return ENDED.insert(process, 1, BPF_NOEXIST.into()).is_ok();
+    }
+    ENDED.get_ptr(process).is_none()
+}
+
 #[inline(always)]
 fn exited(ctx: &BtfTracePointContext) -> Fate {
     let task = Task::of(ctx.arg::<*const c_void>(0));
@@ -117,6 +138,9 @@ fn exited(ctx: &BtfTracePointContext) -> Fate {
         Some(_) => {}
         None if config!(every_exec) == 0 || task.never_execed() => return Fate::Filtered,
         None => {}
+    }
+    if !is_first_end(task, tgid) {
+        return Fate::Filtered;
     }
     let was_watched = watched.is_some();
     let status = u64::from(task.exit_code());
