@@ -2,6 +2,7 @@
 
 mod agent;
 mod clock;
+mod counted;
 mod headers;
 mod history;
 mod metrics;
@@ -28,6 +29,7 @@ use tokio::task::JoinHandle;
 
 pub use agent::{AgentState, ProbeCounts, SharedState};
 pub use clock::WallClock;
+pub use counted::{Counted, CountedHistogram, CountedSeries};
 pub use headers::{HeadersError, check as check_headers};
 pub use history::{History, Told};
 pub use names::{OTHER, UNKNOWN, name_of};
@@ -59,6 +61,9 @@ pub enum ExportError {
     /// The SDK.
     #[error("cannot set up metrics: {0}")]
     Metrics(#[from] OTelSdkError),
+    /// The registry.
+    #[error("cannot set up metrics: {0}")]
+    Registry(#[from] prometheus::Error),
 }
 
 /// Tells observations to everyone who wants them.
@@ -72,6 +77,7 @@ pub struct Export {
     history: Arc<Mutex<History>>,
     clock: WallClock,
     state: SharedState,
+    counted: Counted,
     outbox: Option<Outbox>,
     sender: Option<(oneshot::Sender<Duration>, JoinHandle<()>)>,
 }
@@ -99,14 +105,18 @@ impl Export {
         state.instrument(&meter);
         let slowest = Arc::new(Mutex::new(Slowest::default()));
         instrument_slowest(&meter, &slowest);
+        let clock = WallClock::new();
+        let counted = Counted::since(clock.unix_ns(Boottime::now()));
+        registry.register(Box::new(counted.clone()))?;
         let mut export = Self {
+            counted: counted.clone(),
             meters: Meters::new(&meter),
             provider,
             registry,
             names: Names::new(config.metrics.max_functions),
             slowest,
             history: Arc::default(),
-            clock: WallClock::new(),
+            clock,
             state,
             outbox: None,
             sender: None,
@@ -130,7 +140,7 @@ impl Export {
                 endpoint.clone(),
                 &config.otlp,
                 outbox.clone(),
-                reader,
+                (reader, counted.clone()),
                 items,
             );
             let (stop, stopped) = oneshot::channel();
@@ -169,6 +179,12 @@ impl Export {
     #[must_use]
     pub fn state(&self) -> SharedState {
         self.state.clone()
+    }
+
+    /// Where histograms that the kernel side has counted are put, to be told.
+    #[must_use]
+    pub fn counted(&self) -> Counted {
+        self.counted.clone()
     }
 
     /// Where the page finds what was told.

@@ -1,5 +1,7 @@
 //! One collector: records and metrics in, an answer out.
 
+mod metrics;
+
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -12,19 +14,20 @@ use opentelemetry::{Array, InstrumentationScope, Key, KeyValue, StringValue};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
 use opentelemetry_otlp::tonic_types::transport::ClientTlsConfig;
 use opentelemetry_otlp::{
-    Compression as OtlpCompression, ExporterBuildError, LogExporter, MetricExporter, RetryPolicy,
-    SpanExporter, WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
+    Compression as OtlpCompression, ExporterBuildError, LogExporter, RetryPolicy, SpanExporter,
+    WithExportConfig as _, WithHttpConfig as _, WithTonicConfig as _,
 };
+use opentelemetry_proto::tonic::metrics::v1::Metric;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkError;
 use opentelemetry_sdk::logs::{
     LogBatch, LogExporter as _, SdkLogRecord, SdkLogger, SdkLoggerProvider,
 };
 use opentelemetry_sdk::metrics::data::ResourceMetrics;
-use opentelemetry_sdk::metrics::exporter::PushMetricExporter as _;
 use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanExporter as _, SpanLinks};
 use thiserror::Error;
 
+use self::metrics::Metrics;
 use super::headers::{self, HeadersError};
 use super::record::{Attribute, EVENT_COLD_START, Log, Record, Span, Value};
 use crate::config::{Compression, Endpoint, Otlp, Protocol};
@@ -42,6 +45,14 @@ pub enum ConnectError {
         endpoint: Endpoint,
         /// Why.
         source: ExporterBuildError,
+    },
+    /// The metrics' own way there cannot be had.
+    #[error("cannot send metrics to the collector {endpoint}: {reason}")]
+    Metrics {
+        /// The collector.
+        endpoint: Endpoint,
+        /// Why.
+        reason: String,
     },
 }
 
@@ -61,7 +72,7 @@ pub enum SendError {
 pub struct Collector {
     spans: SpanExporter,
     logs: LogExporter,
-    metrics: MetricExporter,
+    metrics: Metrics,
     // The SDK lets only a logger make log records.
     logger: SdkLogger,
     scope: InstrumentationScope,
@@ -82,7 +93,7 @@ impl Collector {
         // Patience beyond one request is the spool's, and it is longer than the SDK's.
         let retry = RetryPolicy::disabled;
         let timeout = otlp.timeout.0;
-        // Sets of the same builder for three signals, which share no trait to build by.
+        // Sets of the same builder for two signals, which share no trait to build by.
         macro_rules! build {
             ($exporter:ident, $path:literal) => {
                 match otlp.protocol {
@@ -121,7 +132,11 @@ impl Collector {
         }
         let mut spans = build!(SpanExporter, "/v1/traces");
         let mut logs = build!(LogExporter, "/v1/logs");
-        let metrics = build!(MetricExporter, "/v1/metrics");
+        let metrics =
+            Metrics::new(endpoint, otlp, &headers).map_err(|reason| ConnectError::Metrics {
+                endpoint: endpoint.clone(),
+                reason,
+            })?;
         spans.set_resource(resource);
         logs.set_resource(resource);
         let logger = SdkLoggerProvider::builder().build().logger("hearth");
@@ -158,9 +173,13 @@ impl Collector {
         answer(self.logs.export(LogBatch::new(&batch)).await)
     }
 
-    /// Sends metrics.
-    pub async fn send_metrics(&self, metrics: &ResourceMetrics) -> Result<(), SendError> {
-        answer(self.metrics.export(metrics).await)
+    /// Sends the SDK's metrics, and `more` beside them.
+    pub async fn send_metrics(
+        &self,
+        metrics: &ResourceMetrics,
+        more: Vec<Metric>,
+    ) -> Result<(), SendError> {
+        self.metrics.send(metrics, more).await
     }
 
     fn log_record(&self, log: &Log, trace_id: u128) -> SdkLogRecord {
@@ -229,6 +248,10 @@ fn install_tls_provider() {
 }
 
 fn metadata(headers: &HashMap<String, String>) -> MetadataMap {
+    MetadataMap::from_headers(header_map(headers))
+}
+
+fn header_map(headers: &HashMap<String, String>) -> HeaderMap {
     // `headers::all` has checked that each is one.
     let headers = headers.iter().filter_map(|(name, value)| {
         Some((
@@ -236,7 +259,7 @@ fn metadata(headers: &HashMap<String, String>) -> MetadataMap {
             value.parse::<HeaderValue>().ok()?,
         ))
     });
-    MetadataMap::from_headers(headers.collect::<HeaderMap>())
+    headers.collect()
 }
 
 fn time(unix_ns: u64) -> SystemTime {

@@ -8,6 +8,7 @@ use opentelemetry::metrics::Counter;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep_until, timeout};
 
+use super::counted::{self, Counted};
 use super::otlp::{Collector, SendError};
 use super::reader::{Reader, points};
 use super::record::Record;
@@ -63,6 +64,7 @@ pub(super) struct Sender {
     interval: Duration,
     outbox: Outbox,
     reader: Reader,
+    counted: Counted,
     items: Counter<u64>,
     /// Taken from the spool; those before `sent` are sent.
     hand: Vec<Record>,
@@ -82,14 +84,14 @@ struct Absence {
 }
 
 impl Sender {
-    /// Sends what comes into `outbox` and what `reader` reads to `collector`.
+    /// Sends what comes into `outbox`, and what `reader` and `counted` read, to `collector`.
     #[must_use]
     pub(super) fn new(
         collector: Collector,
         endpoint: Endpoint,
         otlp: &Otlp,
         outbox: Outbox,
-        reader: Reader,
+        (reader, counted): (Reader, Counted),
         items: Counter<u64>,
     ) -> Self {
         Self {
@@ -99,6 +101,7 @@ impl Sender {
             interval: otlp.interval.0,
             outbox,
             reader,
+            counted,
             items,
             hand: Vec::new(),
             sent: 0,
@@ -178,8 +181,9 @@ impl Sender {
         let Some(metrics) = self.reader.read() else {
             return;
         };
-        let points = points(&metrics);
-        let outcome = match self.collector.send_metrics(&metrics).await {
+        let counted = self.counted.metrics(now_unix_ns());
+        let points = points(&metrics) + counted::points(&counted);
+        let outcome = match self.collector.send_metrics(&metrics, counted).await {
             Ok(()) => {
                 self.is_there();
                 "sent"
@@ -305,6 +309,13 @@ fn batch_end(hand: &[Record], sent: usize) -> usize {
     });
     // One that is too large by itself goes alone.
     (sent + fits.count().max(1)).min(hand.len())
+}
+
+fn now_unix_ns() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |since| {
+        u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
+    })
 }
 
 fn now_subsecond_nanos() -> u32 {
