@@ -28,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Counts> {
     Ok(counts)
 }
 
-fn checks(workspace: &Workspace) -> [(&'static str, Command); 4] {
+fn checks(workspace: &Workspace) -> [(&'static str, Command); 5] {
     let cargo = |folder, arguments: &[&str]| {
         let mut cargo = program::cargo();
         cargo.current_dir(folder).args(arguments);
@@ -42,6 +42,8 @@ fn checks(workspace: &Workspace) -> [(&'static str, Command); 4] {
         .arg(workspace.bpf().join("clippy"))
         .args(["--", "-Dwarnings"]);
     kernel_side.env("RUSTC_BOOTSTRAP", "1");
+    let mut fuzz_targets = cargo(root.join("fuzz"), &["check", "--quiet", "--target-dir"]);
+    fuzz_targets.arg(root.join("target"));
     [
         ("format", cargo(root.clone(), &["fmt", "--all", "--check"])),
         (
@@ -63,6 +65,8 @@ fn checks(workspace: &Workspace) -> [(&'static str, Command); 4] {
             ),
         ),
         ("clippy of the kernel side", kernel_side),
+        // Their bodies run in the fuzz tier; that the targets compile shows here.
+        ("fuzz targets", fuzz_targets),
     ]
 }
 

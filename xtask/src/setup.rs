@@ -57,6 +57,12 @@ const NEEDS: &[Need] = &[
         "links Rust, compiles the C test programs",
     ),
     need(
+        "g++",
+        Evidence::Program("c++"),
+        BUILD,
+        "compiles libFuzzer for the fuzz targets",
+    ),
+    need(
         "libc6-dev",
         Evidence::File("/usr/include/stdio.h"),
         BUILD,
