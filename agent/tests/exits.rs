@@ -4,7 +4,6 @@ use std::collections::{HashMap, HashSet};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use hearth::kernel::attach::Reach;
 use hearth::kernel::event::Event;
 use hearth::kernel::probes::{Probes, Request};
 use hearth::kernel::table::Signal;
@@ -35,14 +34,8 @@ fn a_process_ends_once() {
         victim();
     }
     let request = Request {
-        signals: [Signal::ColdStart].into(),
-        reach: Reach::Daemon,
         every_exec: true,
-        cgroup_opens: false,
-        rules: Vec::new(),
-        ready: 0,
-        ready_kinds: Vec::new(),
-        ready_file: None,
+        ..Request::of([Signal::ColdStart])
     };
     let (_probes, mut events) = Probes::start(&request).expect("probes; this takes root");
     let own = std::env::current_exe().expect("our own program");

@@ -7,10 +7,9 @@ use serde::Serialize;
 
 use super::terminal::wrap;
 use crate::kernel::{
-    attach::{HookReport, Reach},
+    attach::HookReport,
     btf::Btf,
     capability::Capability,
-    cgroup_lock::LockLimits,
     offsets,
     probes::{Probes, ProbesError, Request},
     table::Signal,
@@ -76,15 +75,10 @@ impl Findings {
             .map(|types| offsets::absent(&offsets::of(&types)))
             .unwrap_or_default();
         let request = Request {
-            signals: Signal::ALL.into_iter().collect(),
-            reach: Reach::Daemon,
             every_exec: true,
             cgroup_opens: true,
-            rules: Vec::new(),
-            ready: 0,
             ready_kinds: vec!["accept", "message", "file", "uprobe"],
-            ready_file: None,
-            locks: LockLimits::default(),
+            ..Request::of(Signal::ALL)
         };
         let (hooks, error) = match Probes::start(&request) {
             Ok((probes, _events)) => (probes.report().to_vec(), None),

@@ -273,11 +273,15 @@ impl Daemon {
 
     fn steer_watch_set(&mut self) {
         let on = self.watch.at(self.began.elapsed());
-        if on != self.probes.is_watching()
-            && let Err(error) = self.probes.set_watching(on)
-        {
+        if on == self.probes.is_watching() {
+            return;
+        }
+        if let Err(error) = self.probes.set_watching(on) {
             tracing::warn!("the watch set stays as it is: {error}");
         }
+        let attached = self.probes.is_watching();
+        let better = attached.then(|| (Boottime::now(), self.probes.strategies()));
+        self.tracker.set_watching(better);
     }
 
     fn read_state(&mut self, export: &Export) -> anyhow::Result<()> {

@@ -170,6 +170,7 @@ impl Tracer {
         settings.about = About {
             boot_id: boot_id(),
             strategies: probes.strategies(),
+            watching: None,
         };
         settings.ready = traced.ready.clone();
         settings.rules = Config::default()

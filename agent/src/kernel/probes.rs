@@ -66,6 +66,24 @@ pub struct Request {
     pub locks: LockLimits,
 }
 
+impl Request {
+    /// Watches `signals` and opens no starts.
+    #[must_use]
+    pub fn of(signals: impl IntoIterator<Item = Signal>) -> Self {
+        Self {
+            signals: signals.into_iter().collect(),
+            reach: Reach::Daemon,
+            every_exec: false,
+            cgroup_opens: false,
+            rules: Vec::new(),
+            ready: 0,
+            ready_kinds: Vec::new(),
+            ready_file: None,
+            locks: LockLimits::default(),
+        }
+    }
+}
+
 /// The probes cannot be had.
 #[derive(Debug, Error)]
 pub enum ProbesError {

@@ -36,6 +36,27 @@ fn each_process_that_execs_is_a_start_of_its_own_in_process_mode() {
 }
 
 #[test]
+fn a_start_tells_the_strategies_that_were_in_force_all_the_time() {
+    let told = |of: &str| BTreeMap::from([("exec_begin".to_owned(), of.to_owned())]);
+    let mut settings = daemon(true);
+    settings.about.strategies = told("always");
+    for (since, expected) in [
+        (None, "always"),
+        (Some(5), "always"),
+        (Some(0), "watch set"),
+    ] {
+        let mut story = Story::unwatched();
+        story.program([0, 50, 300, 400], p(1), "/bin/a");
+        story.mark(Kind::Exit, 500, p(1));
+        let mut tracker = tracker(settings.clone());
+        tracker.set_watching(since.map(|since| (Boottime(at(since)), told("watch set"))));
+        story.events.iter().for_each(|event| tracker.accept(event));
+        let ended = tracker.advance(Boottime(u64::MAX / 2));
+        assert_eq!(ended[0].start.strategies, told(expected), "{since:?}");
+    }
+}
+
+#[test]
 fn a_pid_that_is_used_again_is_another_process() {
     let again = Process {
         tgid: 1,

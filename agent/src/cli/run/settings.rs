@@ -126,6 +126,7 @@ pub(super) fn settings(
         about: About {
             boot_id: boot_id(),
             strategies,
+            watching: None,
         },
         rules,
         ready: config.ready.clone(),

@@ -20,6 +20,18 @@ pub struct About {
     pub boot_id: String,
     /// By mark, the strategy that stamps it on this kernel.
     pub strategies: BTreeMap<String, String>,
+    /// While the watch set is attached: since when, and the strategies that it brings.
+    pub watching: Option<(Boottime, BTreeMap<String, String>)>,
+}
+
+impl About {
+    /// The strategies that were in force for the whole of a start that began then.
+    fn strategies_since(&self, begin: Boottime) -> &BTreeMap<String, String> {
+        match &self.watching {
+            Some((since, better)) if *since <= begin => better,
+            _ => &self.strategies,
+        }
+    }
 }
 
 /// A folded start, and what is still to be looked up.
@@ -81,7 +93,7 @@ pub fn fold(start: &Start, end: &End, about: &About) -> Folded {
             exe: name.map(|name| name.file.clone().into()),
             ..Identity::default()
         },
-        strategies: about.strategies.clone(),
+        strategies: about.strategies_since(begin).clone(),
         lost: start.lost,
     };
     Folded { start, cgroup }

@@ -5,7 +5,7 @@ mod open;
 mod settle;
 mod stats;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use hearth_abi::{Kind, Mark, Opener, Text};
 
@@ -89,6 +89,11 @@ impl Tracker {
     /// This many records were lost on their way: each open start may miss some of them.
     pub fn note_lost(&mut self, records: u64) {
         self.lost = self.lost.saturating_add(records);
+    }
+
+    /// The watch set was attached at `since` and brings these strategies, or was detached.
+    pub fn set_watching(&mut self, watching: Option<(Boottime, BTreeMap<String, String>)>) {
+        self.settings.about.watching = watching;
     }
 
     /// The starts that have ended by `now`.
