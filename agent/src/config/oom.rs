@@ -63,8 +63,9 @@ fn absolute<'de, D: Deserializer<'de>>(from: D) -> Result<PathBuf, D::Error> {
         return Ok(path);
     }
     Err(D::Error::custom(format!(
-        "{path:?} is not a directory for captures; write an absolute path without `..`, such as \
-         \"/var/lib/hearth/oom\""
+        "\"{}\" is not a directory for captures; write an absolute path without `..`, such as \
+         \"/var/lib/hearth/oom\"",
+        path.display()
     )))
 }
 

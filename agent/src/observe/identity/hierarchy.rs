@@ -92,6 +92,23 @@ impl MemoryHierarchy {
         &self.mount
     }
 
+    /// Where the cgroup of this path within the hierarchy is beneath the mount, if it is there.
+    #[must_use]
+    pub fn beneath_mount<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let beneath = path.strip_prefix(&*self.root)?;
+        let ours = beneath.is_empty() || beneath.starts_with('/');
+        ours.then(|| beneath.trim_matches('/'))
+    }
+
+    /// A hierarchy that is somewhere else.
+    #[cfg(test)]
+    pub(crate) fn at(mount: &Path, root: &str) -> Self {
+        Self {
+            mount: mount.into(),
+            root: root.to_owned(),
+        }
+    }
+
     /// Every cgroup that there is now, up to a bound. What vanishes on the way is left out.
     #[must_use]
     pub fn walk(&self) -> Vec<Cgroup> {

@@ -34,7 +34,6 @@ pub mod hex {
     use serde::ser::Serializer;
 
     /// Writes `address`.
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
     pub fn serialize<S: Serializer>(address: &u64, to: S) -> Result<S::Ok, S::Error> {
         to.collect_str(&format_args!("{address:#x}"))
     }

@@ -33,6 +33,8 @@ pub enum Reason {
     Off,
     /// This kernel does not have it, or not where hearth may look.
     Kernel,
+    /// Only a running task can be asked for it, and this one was not running.
+    NotRunning,
     /// This version of cgroups does not have it.
     CgroupVersion,
     /// The recorder was not looking: the cgroup was not near its limit long enough.
@@ -58,6 +60,7 @@ impl Reason {
         match self {
             Self::Off => "off",
             Self::Kernel => "kernel",
+            Self::NotRunning => "not_running",
             Self::CgroupVersion => "cgroup_version",
             Self::NotArmed => "not_armed",
             Self::NotTold => "not_told",

@@ -1,7 +1,11 @@
 //! Events of the `oom` signal to captures: what a kill for want of memory would have destroyed.
 
 pub mod address;
+pub mod assembler;
 pub mod before;
+pub mod cgroup_state;
+mod command;
+mod fields;
 pub mod format;
 pub mod known;
 pub mod model;

@@ -46,6 +46,8 @@ pub struct Capture {
     pub before: Known<Before>,
     /// The victim's threads, by the order in which they came to their exit.
     pub threads: Vec<Thread>,
+    /// Threads of which there is no record: beyond the bound, or lost, or not at their exit yet.
+    pub threads_missing: u32,
     /// The mappings in which frames lie.
     pub mappings: Vec<Mapping>,
     /// Trace of the sandbox's cold start.
@@ -196,16 +198,26 @@ pub struct Kill {
     pub limit_bytes: Known<u64>,
     /// What the cgroup used, bytes.
     pub usage_bytes: Known<u64>,
-    /// Pages that could be used in all, as the kernel weighed them.
-    pub total_pages: Known<u64>,
+    /// Limit of its swap, bytes; of memory and swap together where `swap_with_memory`.
+    pub swap_limit_bytes: Known<u64>,
+    /// Its swap, likewise.
+    pub swap_usage_bytes: Known<u64>,
+    /// Whether the two above count memory and swap together, as cgroup v1 does.
+    pub swap_with_memory: bool,
+    /// What could be used in all, as the kernel weighed it, bytes.
+    pub total_bytes: Known<u64>,
     /// The victim's points: the larger, the sooner it is chosen.
     pub points: Known<i64>,
     /// Size that was asked for, bytes.
     pub asked_bytes: Known<u64>,
     /// `gfp_t` of the request.
     pub gfp: Known<Address>,
-    /// Whether the whole cgroup is killed (`memory.oom.group`).
-    pub group: Known<bool>,
+    /// `killed_ns` of the first victim where the whole cgroup was killed (`memory.oom.group`).
+    #[serde(rename = "group_ns")]
+    pub group: Option<Boottime>,
+    /// Values that are not exact, by name: `derived` (concluded from others) or `approximate`
+    /// (read without a lock).
+    pub inexact: BTreeMap<String, String>,
 }
 
 /// Who was killed.
@@ -216,20 +228,20 @@ pub struct Victim {
     /// `start_boottime` of its leader.
     #[serde(rename = "start_boottime_ns")]
     pub start_boottime: Boottime,
-    /// Its parent.
-    pub parent: Known<u32>,
     /// User.
     pub uid: Known<u32>,
     /// The kernel's name of it, 15 bytes at most.
     pub comm: String,
     /// Command line, as far as the kernel side kept it; masked unless the settings say otherwise.
     pub command: Known<Vec<String>>,
+    /// Bytes of the command line beyond those that were kept.
+    pub command_cut_bytes: u64,
     /// File of its last exec, as the kernel told it.
     pub exe: Known<String>,
     /// `oom_score_adj`.
     pub oom_score_adj: Known<i32>,
-    /// Threads when it was chosen.
-    pub threads: Known<u32>,
+    /// Threads that had not begun to exit when it was chosen.
+    pub threads: u32,
     /// What its memory was made of.
     pub memory: Memory,
     /// Its own cgroup.
@@ -325,8 +337,13 @@ pub struct Thread {
     pub user_stack: Known<Vec<Frame>>,
     /// Its kernel stack, innermost first.
     pub kernel_stack: Known<Vec<Address>>,
+    /// The word at the stack pointer where it is an address of code: what a function that made no
+    /// frame returns to.
+    pub leaf: Known<Frame>,
     /// The memory at its stack pointer.
     pub stack_window: Known<Window>,
+    /// The same with all words zero that are neither addresses of code nor of the stack.
+    pub stack_skeleton: Known<Window>,
 }
 
 /// One frame of a user stack.

@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 
 use super::address::Address;
+use super::before::ProcessMemory;
 use super::model::{
     Asker, Before, Capture, CaptureId, Cgroup, CgroupState, Completeness, Constraint, Frame, Kill,
     Known, Mapping, Memory, Pressure, Reason, Stall, Thread, TraceLink, UsageSample, Victim, Vma,
     VmaFile, VmaList, Window,
 };
-use crate::time::Boottime;
+use crate::time::{Boottime, Nanos};
 
 /// 2026-01-02 03:04:05.678 UTC.
 pub(crate) const KILLED: u64 = 1_767_323_045_678_000_000;
@@ -35,22 +36,26 @@ pub(crate) fn whole() -> Capture {
             constraint: Constraint::Cgroup,
             limit_bytes: Known::Value(64 * MIB),
             usage_bytes: Known::Value(64 * MIB),
-            total_pages: Known::Value(16_384),
+            swap_limit_bytes: Known::absent(Reason::NotApplicable, "no limit"),
+            swap_usage_bytes: Known::Value(0),
+            swap_with_memory: false,
+            total_bytes: Known::Value(64 * MIB),
             points: Known::Value(15_900),
             asked_bytes: Known::Value(4096),
             gfp: Known::Value(Address(0xcc0)),
-            group: Known::Value(false),
+            group: None,
+            inexact: BTreeMap::from([("rss".to_owned(), "approximate".to_owned())]),
         },
         victim: Victim {
             pid,
             start_boottime: Boottime(60_000_000_000),
-            parent: Known::Value(1),
             uid: Known::Value(0),
             comm: "shop".into(),
             command: Known::Value(vec!["/usr/bin/shop".into(), "--key=***".into()]),
+            command_cut_bytes: 0,
             exe: Known::Value("/usr/bin/shop".into()),
             oom_score_adj: Known::Value(0),
-            threads: Known::Value(1),
+            threads: 1,
             memory: Memory {
                 anon_bytes: Known::Value(60 * MIB),
                 file_bytes: Known::Value(2 * MIB),
@@ -75,6 +80,7 @@ pub(crate) fn whole() -> Capture {
         state: Known::Value(state(killed)),
         before: Known::Value(before(killed)),
         threads: vec![thread(pid, killed)],
+        threads_missing: 0,
         mappings: vec![Mapping {
             vma: vma(),
             path: Known::Value("/usr/bin/shop".into()),
@@ -95,6 +101,7 @@ pub(crate) fn bare() -> Capture {
     let mut capture = whole();
     capture.completeness = Completeness::KillOnly;
     capture.threads.clear();
+    capture.threads_missing = 1;
     capture.mappings.clear();
     capture.state = none();
     capture.before = Known::absent(Reason::NotArmed, "");
@@ -103,11 +110,15 @@ pub(crate) fn bare() -> Capture {
         constraint: Constraint::Global,
         limit_bytes: none(),
         usage_bytes: none(),
-        total_pages: none(),
+        swap_limit_bytes: none(),
+        swap_usage_bytes: none(),
+        swap_with_memory: false,
+        total_bytes: none(),
         points: none(),
         asked_bytes: none(),
         gfp: none(),
-        group: none(),
+        group: None,
+        inexact: BTreeMap::new(),
     };
     capture.victim.command = none();
     capture.victim.exe = none();
@@ -153,6 +164,11 @@ fn thread(tid: u32, at: Boottime) -> Thread {
             },
         ]),
         kernel_stack: Known::Value(vec![Address(0xffff_ffff_8100_1234)]),
+        leaf: Known::absent(
+            Reason::NotApplicable,
+            "the word there is no address of code",
+        ),
+        stack_skeleton: Known::absent(Reason::Off, ""),
         stack_window: Known::Value(Window {
             start: Address(0x7fff_ffff_e000),
             bytes: "00ff".into(),
@@ -193,8 +209,20 @@ fn before(killed: Boottime) -> Before {
     let sample = |ago: u64, mib: u64| UsageSample {
         at: Boottime(killed.0 - ago * 1_000_000_000),
         bytes: mib * MIB,
+        needed_bytes: Some((mib - 4) * MIB),
     };
     Before {
+        limit: Known::Value(64 * MIB),
+        growth: Known::Value(2.0 * 1_048_576.0),
+        time_to_limit: Known::Value(Nanos(1_000_000_000)),
+        oom_group: Known::Value(false),
+        processes: Known::Value(vec![ProcessMemory {
+            pid: 4711,
+            name: "shop".into(),
+            at: killed,
+            rss_bytes: 60 * MIB,
+            oom_score_adj: 0,
+        }]),
         usage: vec![sample(20, 24), sample(10, 44), sample(1, 62)],
         pressure: Known::Value(pressure(killed)),
         events: Known::Value(BTreeMap::from([("max".to_owned(), 40)])),
