@@ -5,7 +5,9 @@ pub mod bar;
 pub mod config;
 pub mod doctor;
 pub mod figures;
+mod interruption;
 pub mod line;
+pub mod locks;
 pub mod percentiles;
 pub mod perfetto;
 pub mod picture;
@@ -49,6 +51,8 @@ pub enum Command {
     Run(run::Run),
     /// Run a command and show where the time of its cold start went, and why.
     Trace(trace::Trace),
+    /// Show who waits for the kernel's cgroup locks, for how long, and because of whom.
+    Locks(locks::Locks),
     /// Show what this kernel lets hearth see, how exactly, and why not better.
     Doctor(doctor::Doctor),
     /// Check or show the configuration.
@@ -74,6 +78,7 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Config { action } => action.run(),
             Command::Trace(trace) => return trace.run(),
+            Command::Locks(locks) => locks.run(),
             Command::Doctor(doctor) => doctor.run(),
         }?;
         Ok(ExitCode::SUCCESS)

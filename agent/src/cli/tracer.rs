@@ -14,6 +14,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use thiserror::Error;
 
+use super::interruption::Interruption;
 use crate::{
     config::Config,
     export::TraceContext,
@@ -312,30 +313,6 @@ impl Tracer {
     fn unwatch(&mut self, mut tgids: Vec<u32>) {
         tgids.extend(self.tracker.take_unwatched());
         self.probes.unwatch(&tgids);
-    }
-}
-
-/// The signals by which a terminal, a service manager or `timeout` asks us to end. The command
-/// is ours to end then: nobody else knows of it.
-struct Interruption([tokio::signal::unix::Signal; 3]);
-
-impl Interruption {
-    fn new() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self([
-            signal(SignalKind::interrupt())?,
-            signal(SignalKind::terminate())?,
-            signal(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn arrived(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
     }
 }
 
