@@ -52,20 +52,20 @@ fn one_that_spins_is_running() -> Result<()> {
     near("io and blocked", io + blocked, 0, &phase, &charge)
 }
 
-#[test]
-fn one_that_sleeps_is_blocked() -> Result<()> {
+/// Fails unless a program of `cause` was blocked for as long as it did not run and could not have.
+fn is_blocked(cause: &str) -> Result<()> {
     requirement::root()?;
     let _machine = machine::quiet()?;
-    let (phase, charge) = user_init("sleep", &["200"])?;
+    let (phase, charge) = user_init(cause, &["200"])?;
     let [running, queued, io, blocked] = phase.split()?;
     near("blocked", blocked, waited_ns(&charge), &phase, &charge)?;
-    near(
-        "the rest",
-        running + queued + io,
-        charge.run_ns + charge.delay_ns,
-        &phase,
-        &charge,
-    )
+    let charged = charge.run_ns + charge.delay_ns;
+    near("the rest", running + queued + io, charged, &phase, &charge)
+}
+
+#[test]
+fn one_that_sleeps_is_blocked() -> Result<()> {
+    is_blocked("sleep")
 }
 
 #[test]
@@ -147,18 +147,7 @@ fn one_that_reads_a_cold_file_is_in_io() -> Result<()> {
 
 #[test]
 fn one_that_waits_for_a_sleeping_holder_of_a_lock_is_blocked() -> Result<()> {
-    requirement::root()?;
-    let _machine = machine::quiet()?;
-    let (phase, charge) = user_init("lock-idle", &["200"])?;
-    let [running, queued, io, blocked] = phase.split()?;
-    near("blocked", blocked, waited_ns(&charge), &phase, &charge)?;
-    near(
-        "the rest",
-        running + queued + io,
-        charge.run_ns + charge.delay_ns,
-        &phase,
-        &charge,
-    )
+    is_blocked("lock-idle")
 }
 
 #[test]

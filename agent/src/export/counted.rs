@@ -3,6 +3,7 @@
 //! They are totals since the agent began, read as a whole; the SDK's histograms take one
 //! measurement at a time, and it has no asynchronous ones.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use opentelemetry::KeyValue;
@@ -116,14 +117,18 @@ impl CountedHistogram {
 pub struct Counted {
     histograms: Arc<Mutex<Vec<CountedHistogram>>>,
     begin_unix_ns: u64,
+    desc: Option<Desc>,
 }
 
 impl Counted {
     /// None yet; they count from `begin_unix_ns` on.
     #[must_use]
     pub fn since(begin_unix_ns: u64) -> Self {
+        let help = "Histograms that the kernel side has counted.".to_owned();
+        let (labels, constants) = (Vec::new(), HashMap::new());
         Self {
             begin_unix_ns,
+            desc: Desc::new("hearth_counted".to_owned(), help, labels, constants).ok(),
             ..Self::default()
         }
     }
@@ -162,9 +167,10 @@ pub(super) fn points(metrics: &[otlp::Metric]) -> u64 {
 }
 
 impl Collector for Counted {
-    /// None ahead: which series there are shows with the first hit.
+    /// One, so that the registry can tell it from others that announce none; which series there
+    /// are shows with the first hit.
     fn desc(&self) -> Vec<&Desc> {
-        Vec::new()
+        self.desc.iter().collect()
     }
 
     fn collect(&self) -> Vec<proto::MetricFamily> {
