@@ -333,6 +333,9 @@ fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts>
             .arg(&programs),
     )?;
     let mut counts = Counts::default();
+    if only.is_empty() {
+        counts += brings_back(workspace, kernel);
+    }
     for &name in LADDER {
         let executable = executables.get(name);
         let executable = executable.with_context(|| format!("hearth-tests has no {name}"))?;
@@ -361,6 +364,37 @@ fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts>
         counts += counted_in_vm(workspace, &job);
     }
     Ok(counts)
+}
+
+/// Whether output, files and exit status come back from the VM: all that its tests say comes so.
+fn brings_back(workspace: &Workspace, kernel: Kernel) -> Counts {
+    let script = "echo told; echo complained >&2; echo kept > /out/kept; exit 7";
+    let job = vm::Job {
+        kernel,
+        command: ["/bin/busybox", "sh", "-c", script]
+            .map(str::to_owned)
+            .into(),
+        environment: Vec::new(),
+        files: Vec::new(),
+        deadline: VM_DEADLINE,
+    };
+    let mut said = (Vec::new(), Vec::new());
+    let ended = vm::run(workspace, &job, &mut |bytes, stream| {
+        match stream {
+            vm::Stream::Out => said.0.extend_from_slice(bytes),
+            vm::Stream::Err => said.1.extend_from_slice(bytes),
+        }
+        Ok(())
+    });
+    let kept = fs::read_to_string(workspace.vm().join("out/kept")).unwrap_or_default();
+    let is_whole = matches!(ended, Ok(7))
+        && said == (b"told\n".to_vec(), b"complained\n".to_vec())
+        && kept == "kept\n";
+    if !is_whole {
+        eprintln!("the VM ended with {ended:?}, said {said:?} and left {kept:?}");
+    }
+    let name = "the VM brings back output, files and exit status";
+    Counts::check(name, is_whole)
 }
 
 fn counted_in_vm(workspace: &Workspace, job: &vm::Job) -> Counts {
