@@ -109,6 +109,12 @@ impl MemoryHierarchy {
         }
     }
 
+    /// Path of the mounted directory within the hierarchy; empty where that is all of it.
+    #[must_use]
+    pub fn root(&self) -> &str {
+        &self.root
+    }
+
     /// Every cgroup that there is now, up to a bound. What vanishes on the way is left out.
     #[must_use]
     pub fn walk(&self) -> Vec<Cgroup> {

@@ -76,6 +76,31 @@ pub struct Pressure {
     pub full: Stall,
 }
 
+impl Pressure {
+    /// Reads the text of a pressure file, as of `at`.
+    #[must_use]
+    pub fn parse(text: &str, at: Boottime) -> Option<Self> {
+        let line = |which: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(which))?;
+            let value = |name: &str| {
+                let mut words = line.split_ascii_whitespace();
+                words.find_map(|word| word.strip_prefix(name))
+            };
+            Some(Stall {
+                avg10: value("avg10=")?.parse().ok()?,
+                avg60: value("avg60=")?.parse().ok()?,
+                avg300: value("avg300=")?.parse().ok()?,
+                total_us: value("total=")?.parse().ok()?,
+            })
+        };
+        Some(Self {
+            at,
+            some: line("some ")?,
+            full: line("full ")?,
+        })
+    }
+}
+
 /// One line of a pressure file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Stall {

@@ -9,7 +9,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
-use super::model::{CgroupState, Known, Pressure, Reason, Stall};
+use super::model::{CgroupState, Known, Pressure, Reason};
 use crate::observe::identity::MemoryHierarchy;
 use crate::time::Boottime;
 
@@ -165,33 +165,12 @@ fn table(directory: &OwnedFd, names: &[&str]) -> Known<BTreeMap<String, u64>> {
 
 fn pressure(directory: &OwnedFd, at: Boottime) -> Known<Pressure> {
     match read(directory, "memory.pressure") {
-        Known::Value(text) => parse_pressure(&text, at).map_or_else(
+        Known::Value(text) => Pressure::parse(&text, at).map_or_else(
             || Known::absent(Reason::Unreadable, "memory.pressure is not as it should be"),
             Known::Value,
         ),
         Known::Absent(absent) => Known::Absent(absent),
     }
-}
-
-fn parse_pressure(text: &str, at: Boottime) -> Option<Pressure> {
-    let line = |which: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(which))?;
-        let value = |name: &str| {
-            let mut words = line.split_ascii_whitespace();
-            words.find_map(|word| word.strip_prefix(name))
-        };
-        Some(Stall {
-            avg10: value("avg10=")?.parse().ok()?,
-            avg60: value("avg60=")?.parse().ok()?,
-            avg300: value("avg300=")?.parse().ok()?,
-            total_us: value("total=")?.parse().ok()?,
-        })
-    };
-    Some(Pressure {
-        at,
-        some: line("some ")?,
-        full: line("full ")?,
-    })
 }
 
 #[cfg(test)]

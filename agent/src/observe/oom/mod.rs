@@ -9,6 +9,7 @@ mod fields;
 pub mod format;
 pub mod known;
 pub mod model;
+pub mod recorder;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod store;
