@@ -57,9 +57,16 @@ fn write_config(path: &Path, metrics: SocketAddr, settings: &str, more: &str) ->
         .mode(0o600)
         .open(path)
         .with_context(|| format!("make {}", path.display()))?;
+    // A directory of captures has one agent.
+    let oom = if settings.contains("[oom]") {
+        String::new()
+    } else {
+        let folder = path.parent().context("a folder")?;
+        format!("[oom]\ndir = \"{}\"\n", folder.join("oom").display())
+    };
     write!(
         file,
-        "{settings}\n[metrics]\nlisten = \"{metrics}\"\n{more}\n[print]\nformat = \"json\"\n"
+        "{settings}\n{oom}[metrics]\nlisten = \"{metrics}\"\n{more}\n[print]\nformat = \"json\"\n"
     )
     .context("write the configuration")
 }

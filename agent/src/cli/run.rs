@@ -1,5 +1,6 @@
 //! `hearth run`: the daemon, from the probes to whoever wants to know.
 
+mod oom;
 mod settings;
 
 pub(super) use settings::check;
@@ -29,11 +30,13 @@ use crate::kernel::event::Event;
 use crate::kernel::ledger::LedgerLine;
 use crate::kernel::probes::Probes;
 use crate::kernel::watch_share::WatchShare;
+use crate::observe::cold_start::start::Process;
 use crate::observe::cold_start::{ColdStart, Finished, Reason, Tracker};
 use crate::observe::identity::{Bundles, CgroupNames, Cri, MemoryHierarchy, Resolver};
 use crate::privilege;
 use crate::time::Boottime;
 use crate::web;
+use oom::Oom;
 
 /// How often ended starts are looked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -110,6 +113,7 @@ struct Daemon {
     events: Events,
     enrolment: Enrolment,
     tracker: Tracker,
+    oom: Oom,
     resolver: Arc<Resolver>,
     /// Starts of containers whose function and pod are being asked for.
     resolving: JoinSet<ColdStart>,
@@ -169,6 +173,7 @@ impl Daemon {
             events,
             enrolment,
             tracker: Tracker::new(settings, cgroups),
+            oom: Oom::start(config)?,
             resolver: Arc::new(resolver),
             resolving: JoinSet::new(),
             watch: WatchShare::new(config.watch_share.0, Boottime::now().0),
@@ -198,7 +203,9 @@ impl Daemon {
                     if let Err(error) = self.tell_ended(export) {
                         return quiet_if_unread(error);
                     }
+                    self.advance_oom(export);
                 }
+                Some(kept) = self.oom.next() => export.oom(&kept),
                 Some(Ok(start)) = self.resolving.join_next() => {
                     if let Err(error) = self.tell(&start, export) {
                         return quiet_if_unread(error);
@@ -215,7 +222,21 @@ impl Daemon {
         self.events.take(&mut batch);
         self.accept(&mut batch);
         self.read_state(export)?;
-        self.tell_last(export).await.or_else(quiet_if_unread)
+        let told = self.tell_last(export).await.or_else(quiet_if_unread);
+        self.oom.finish(export);
+        told
+    }
+
+    fn advance_oom(&mut self, export: &mut Export) {
+        let resolving = !self.resolving.is_empty();
+        let tracker = &self.tracker;
+        self.oom.advance(Boottime::now(), export, |capture| {
+            let process = Process {
+                tgid: capture.victim.pid,
+                start_boottime: capture.victim.start_boottime.0,
+            };
+            resolving || tracker.is_starting(process)
+        });
     }
 
     /// What ended before the end of the agent.
@@ -233,7 +254,11 @@ impl Daemon {
     fn accept(&mut self, batch: &mut Vec<Event>) {
         for event in batch.drain(..) {
             self.enrolment.note(&mut self.probes, &event);
+            self.oom.note(&event);
             self.tracker.accept(&event);
+            if let Event::Oom(event) = event {
+                self.oom.accept(event, &mut self.tracker);
+            }
         }
     }
 
@@ -256,7 +281,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn tell(&self, start: &ColdStart, export: &mut Export) -> io::Result<()> {
+    fn tell(&mut self, start: &ColdStart, export: &mut Export) -> io::Result<()> {
         let begin = export.unix_ns(start.begin);
         let mut out = io::stdout().lock();
         match self.format {
@@ -267,7 +292,8 @@ impl Daemon {
                 writeln!(out)?;
             }
         }
-        export.cold_start(start, line(start, begin, &Terminal::PLAIN));
+        let context = export.cold_start(start, line(start, begin, &Terminal::PLAIN));
+        self.oom.started(start, context);
         Ok(())
     }
 
@@ -291,6 +317,7 @@ impl Daemon {
         let lost = dropped + drained.dropped + drained.undecodable;
         self.tracker.note_lost(lost.saturating_sub(self.lost));
         self.lost = lost;
+        export.oom_state().set(self.oom.state());
         let stats = self.tracker.stats();
         export.state().set(AgentState {
             ledger: ledger.iter().map(counts).collect(),

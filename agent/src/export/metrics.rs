@@ -5,6 +5,7 @@ use opentelemetry::metrics::{Counter, Histogram, Meter};
 use opentelemetry_sdk::metrics::{Instrument, Stream};
 use opentelemetry_semantic_conventions::attribute::FAAS_NAME;
 
+use super::oom::CONSTRAINTS;
 use crate::observe::cold_start::{ColdStart, PhaseName};
 
 /// Upper bounds of the histograms' buckets, seconds: 10 us to 60 s.
@@ -33,6 +34,7 @@ pub(super) fn bounds(max_functions: usize) -> impl Fn(&Instrument) -> Option<Str
             "hearth.cold_start.duration" => names * READYS * OPENERS,
             "hearth.cold_start.phase.duration" => names * labels,
             "hearth.cold_start.cause.time" => names * labels * CAUSES,
+            "hearth.oom.kills" => names * CONSTRAINTS,
             _ => return None,
         };
         Stream::builder().with_cardinality_limit(limit).build().ok()

@@ -7,6 +7,7 @@ mod headers;
 mod history;
 mod metrics;
 mod names;
+mod oom;
 mod otlp;
 mod reader;
 mod record;
@@ -33,6 +34,7 @@ pub use counted::{Counted, CountedHistogram, CountedSeries};
 pub use headers::{HeadersError, check as check_headers};
 pub use history::{History, Told};
 pub use names::{OTHER, UNKNOWN, name_of};
+pub use oom::{OomState, SharedOom};
 pub use otlp::{Collector, ConnectError, SendError};
 pub use record::Record;
 pub use resource::resource;
@@ -41,9 +43,11 @@ pub use trace::{TraceContext, record};
 
 use crate::config::{Config, Signal};
 use crate::observe::cold_start::ColdStart;
+use crate::observe::oom::keeper::Kept;
 use crate::time::Boottime;
 use metrics::Meters;
 use names::Names;
+use oom::OomMeters;
 use reader::Reader;
 use sender::{Outbox, Sender};
 use slowest::Slowest;
@@ -72,6 +76,7 @@ pub struct Export {
     provider: SdkMeterProvider,
     registry: prometheus::Registry,
     meters: Meters,
+    oom: OomMeters,
     names: Names,
     slowest: Arc<Mutex<Slowest>>,
     history: Arc<Mutex<History>>,
@@ -111,6 +116,7 @@ impl Export {
         let mut export = Self {
             counted: counted.clone(),
             meters: Meters::new(&meter),
+            oom: OomMeters::new(&meter),
             provider,
             registry,
             names: Names::new(config.metrics.max_functions),
@@ -173,6 +179,22 @@ impl Export {
             outbox.push(record(start, &self.clock, context));
         }
         context
+    }
+
+    /// Tells a kill for want of memory.
+    pub fn oom(&mut self, kept: &Kept) {
+        self.clock.keep();
+        let bounded = self.names.bound(oom::victim_name(&kept.capture));
+        self.oom.count(&kept.capture, &bounded);
+        if let Some(outbox) = &self.outbox {
+            outbox.push(oom::record(kept, &self.clock));
+        }
+    }
+
+    /// Where the state of the `oom` signal is put, to be told.
+    #[must_use]
+    pub fn oom_state(&self) -> SharedOom {
+        self.oom.state()
     }
 
     /// Where the agent's own state is put, to be told.

@@ -29,7 +29,7 @@ use thiserror::Error;
 
 use self::metrics::Metrics;
 use super::headers::{self, HeadersError};
-use super::record::{Attribute, EVENT_COLD_START, Log, Record, Span, Value};
+use super::record::{Attribute, EVENT_COLD_START, EVENT_OOM, Log, Record, Span, Value};
 use crate::config::{Compression, Endpoint, Otlp, Protocol};
 
 /// A collector that cannot be talked to as configured.
@@ -196,11 +196,13 @@ impl Collector {
         record.set_severity_number(number);
         record.set_severity_text(text);
         record.set_body(log.body.clone().into());
-        record.set_trace_context(
-            TraceId::from_bytes(trace_id.to_be_bytes()),
-            SpanId::from_bytes(log.span.to_be_bytes()),
-            Some(TraceFlags::SAMPLED),
-        );
+        if trace_id != 0 {
+            record.set_trace_context(
+                TraceId::from_bytes(trace_id.to_be_bytes()),
+                SpanId::from_bytes(log.span.to_be_bytes()),
+                Some(TraceFlags::SAMPLED),
+            );
+        }
         record.add_attributes(log.attributes.iter().map(|(name, value)| {
             let value = match value {
                 Value::Bool(value) => AnyValue::from(*value),
@@ -220,7 +222,7 @@ impl Collector {
 
 /// The SDK's records hold names that live as long as the program: those that hearth tells.
 fn event_name(event: &str) -> &'static str {
-    let known = [EVENT_COLD_START];
+    let known = [EVENT_COLD_START, EVENT_OOM];
     known
         .into_iter()
         .find(|known| *known == event)

@@ -7,7 +7,10 @@ use serde::{Deserialize, Serialize};
 /// Event name of a start's log record.
 pub(super) const EVENT_COLD_START: &str = "hearth.cold_start";
 
-/// A trace and its log record.
+/// Event name of a kill's log record.
+pub(super) const EVENT_OOM: &str = "hearth.oom";
+
+/// A trace and its log record; or a log record alone, in another record's trace or in none.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     /// Trace of the start.

@@ -211,7 +211,8 @@ impl Sender {
         let Items { records, spans } = Items::of(&self.hand[self.sent..end]);
         for (signal, items) in [(Signal::Traces, spans), (Signal::Logs, records)] {
             let is_sent = signal == Signal::Traces && self.spans_sent;
-            if is_sent || !self.signals.contains(&signal) {
+            // A kill's record has no spans.
+            if is_sent || items == 0 || !self.signals.contains(&signal) {
                 continue;
             }
             let batch = &self.hand[self.sent..end];

@@ -4,6 +4,7 @@
 //! the program's entry and the hand-over to user code pass. It reads files only: nothing is
 //! mapped (a file that shrinks under a mapping kills its reader) and nothing is run.
 
+mod build_id;
 mod elf;
 mod gopclntab;
 mod handover;
@@ -24,6 +25,7 @@ use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
+pub use build_id::build_id;
 pub use handover::main_site_from_address;
 pub use root::{FileId, Root, Target};
 pub use runtimes::Runtime;

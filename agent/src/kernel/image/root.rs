@@ -221,3 +221,14 @@ impl Target {
             })
     }
 }
+
+impl Target {
+    /// Whether it lies in an overlay, whose files have the inode number of the layer that they
+    /// come from, and another device.
+    #[must_use]
+    pub fn is_in_overlay(&self) -> bool {
+        /// `OVERLAYFS_SUPER_MAGIC` of `linux/magic.h`.
+        const OVERLAY: u64 = 0x794c_7630;
+        rustix::fs::fstatfs(&*self.file).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(OVERLAY))
+    }
+}

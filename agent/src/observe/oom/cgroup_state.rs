@@ -57,6 +57,17 @@ impl Hierarchy {
         }
     }
 
+    /// The processes in the cgroup `id` at `path`; none where it cannot be looked at.
+    #[must_use]
+    pub fn processes(&self, id: u64, path: Option<&str>) -> Vec<u32> {
+        let directory = path.and_then(|path| self.directory(id, path).ok().flatten());
+        let text = directory.map(|directory| read(&directory, "cgroup.procs"));
+        let Some(Known::Value(text)) = text else {
+            return Vec::new();
+        };
+        text.lines().filter_map(|line| line.parse().ok()).collect()
+    }
+
     /// The directory at `path`, if it is the one that the kernel knows as `id`.
     fn directory(&self, id: u64, path: &str) -> Result<Option<OwnedFd>, Errno> {
         let Some(path) = self.place.beneath_mount(path) else {

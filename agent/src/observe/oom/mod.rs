@@ -7,11 +7,16 @@ pub mod cgroup_state;
 mod command;
 mod fields;
 pub mod format;
+pub mod keeper;
 pub mod known;
+pub mod links;
+pub mod mappings;
+pub mod missing;
 pub mod model;
 pub mod recorder;
 #[cfg(test)]
 pub(crate) mod samples;
+pub mod sentence;
 pub mod store;
 
 pub use model::{Absent, Capture, CaptureId, Completeness, Constraint, Known, Reason};

@@ -86,6 +86,21 @@ impl Tracker {
         }
     }
 
+    /// Path of the cgroup `id`, as far as it was told or is found in the hierarchy.
+    pub fn cgroup_path(&mut self, id: u64, now: Boottime) -> Option<String> {
+        self.cgroups.look_up(id, now).map(str::to_owned)
+    }
+
+    /// Whether `process` is in a start that has not ended.
+    #[must_use]
+    pub fn is_starting(&self, process: Process) -> bool {
+        let in_start = |open: &Open| {
+            let mut marks = open.marks().iter();
+            marks.any(|mark| mark.process() == process)
+        };
+        self.open.contains_key(&Key::Process(process)) || self.open.values().any(in_start)
+    }
+
     /// This many records were lost on their way: each open start may miss some of them.
     pub fn note_lost(&mut self, records: u64) {
         self.lost = self.lost.saturating_add(records);

@@ -1,0 +1,174 @@
+//! The daemon's part for the `oom` signal: from records to captures that are kept and told.
+
+use std::collections::VecDeque;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::config::Config;
+use crate::export::{Export, OomState, TraceContext};
+use crate::kernel::event::{Event, OomEvent};
+use crate::observe::cold_start::{ColdStart, Tracker};
+use crate::observe::identity::{MemoryHierarchy, boot_id};
+use crate::observe::oom::assembler::{About, Assembler, Surroundings, concerned};
+use crate::observe::oom::cgroup_state::Hierarchy;
+use crate::observe::oom::keeper::{Keeper, Kept};
+use crate::observe::oom::links::Links;
+use crate::observe::oom::model::{Capture, Known, Reason, TraceLink};
+use crate::time::{Boottime, Nanos};
+
+/// How long a capture waits for the end of the start that its victim was in: its trace is made
+/// then.
+const TRACE_PATIENCE: Nanos = Nanos(1_000_000_000);
+
+/// From records to captures.
+pub(super) struct Oom {
+    assembler: Assembler,
+    links: Links,
+    hierarchy: Option<Hierarchy>,
+    keeper: Keeper,
+    kept: UnboundedReceiver<Kept>,
+    /// Captures that wait for a trace, and until when.
+    untraced: VecDeque<(Boottime, Capture)>,
+}
+
+impl Oom {
+    /// Begins; the keeper's thread is started here.
+    pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
+        let hierarchy = MemoryHierarchy::find().ok().and_then(|place| {
+            Hierarchy::open(place)
+                .inspect_err(|error| tracing::warn!("cgroups cannot be looked at: {error}"))
+                .ok()
+        });
+        let about = About {
+            boot_id: boot_id(),
+            kernel: rustix::system::uname()
+                .release()
+                .to_string_lossy()
+                .into_owned(),
+            mask: config.oom.mask,
+        };
+        let (keeper, kept) = Keeper::start(config.oom.dir.clone(), config.oom.bounds())?;
+        Ok(Self {
+            assembler: Assembler::new(about),
+            links: Links::default(),
+            hierarchy,
+            keeper,
+            kept,
+            untraced: VecDeque::new(),
+        })
+    }
+
+    /// Takes in what an event of any signal tells.
+    pub(super) fn note(&mut self, event: &Event) {
+        self.links.note(event);
+    }
+
+    /// Takes in a record of the signal.
+    pub(super) fn accept(&mut self, event: OomEvent, tracker: &mut Tracker) {
+        let now = Boottime::now();
+        let Self {
+            assembler,
+            links,
+            hierarchy,
+            ..
+        } = self;
+        assembler.accept(event, now, |kill| {
+            let mut path = |id| tracker.cgroup_path(id, now);
+            let id = concerned(kill);
+            let cgroup = path(id);
+            let state = hierarchy.as_ref().map_or_else(
+                || {
+                    let why = "no hierarchy with the memory controller is mounted";
+                    Known::absent(Reason::Unreadable, why)
+                },
+                |hierarchy| hierarchy.look(id, cgroup.as_deref()),
+            );
+            Surroundings {
+                victim_cgroup: path(kill.victim.cgroup),
+                asker_cgroup: path(kill.asker.cgroup),
+                cgroup,
+                exe: links.exe(kill.victim.tgid, Boottime(kill.victim.start_boottime)),
+                state,
+                before: Known::absent(Reason::NotArmed, "the flight recorder saw nothing of it"),
+            }
+        });
+    }
+
+    /// A cold start was told as `context`.
+    pub(super) fn started(&mut self, start: &ColdStart, context: TraceContext) {
+        let trace = TraceLink {
+            trace_id: format!("{:032x}", context.trace_id),
+            span_id: format!("{:016x}", context.span_id),
+        };
+        self.links.started(&start.identity, &trace);
+    }
+
+    /// Hands the captures that are complete to the keeper. A victim that `is_starting` has a
+    /// trace soon. What the keeper has no room for is told at once.
+    pub(super) fn advance(
+        &mut self,
+        now: Boottime,
+        export: &mut Export,
+        is_starting: impl Fn(&Capture) -> bool,
+    ) {
+        let finished = self.assembler.advance(now, |at| export.unix_ns(at));
+        let until = Boottime(now.0.saturating_add(TRACE_PATIENCE.0));
+        self.untraced
+            .extend(finished.into_iter().map(|capture| (until, capture)));
+        for _ in 0..self.untraced.len() {
+            let Some((until, mut capture)) = self.untraced.pop_front() else {
+                break;
+            };
+            let linked = self.links.link(&mut capture);
+            if !linked && now < until && is_starting(&capture) {
+                self.untraced.push_back((until, capture));
+                continue;
+            }
+            let others = self.others(&capture);
+            if let Some(refused) = self.keeper.keep(capture, others) {
+                export.oom(&refused);
+            }
+        }
+    }
+
+    /// The next capture that was kept, or could not be.
+    pub(super) async fn next(&mut self) -> Option<Kept> {
+        self.kept.recv().await
+    }
+
+    /// Finishes what is open, waits until it is kept, and tells it.
+    pub(super) fn finish(&mut self, export: &mut Export) {
+        self.advance(Boottime(u64::MAX), export, |_| false);
+        self.keeper.finish();
+        while let Ok(kept) = self.kept.try_recv() {
+            export.oom(&kept);
+        }
+    }
+
+    /// What it did and holds.
+    pub(super) fn state(&self) -> OomState {
+        let stats = self.assembler.stats();
+        OomState {
+            kept: self.keeper.stats(),
+            open: (stats.open + self.untraced.len()) as u64,
+            odd: vec![
+                ("hurried", stats.hurried),
+                ("repeated", stats.repeated),
+                ("unmatched", stats.unmatched),
+                ("forgotten", self.links.forgotten()),
+            ],
+        }
+    }
+
+    /// Processes that live in the victim's cgroup and see its files: a container's others.
+    fn others(&self, capture: &Capture) -> Vec<u32> {
+        let cgroup = &capture.victim.cgroup;
+        if capture.victim.container_id.is_none() {
+            return Vec::new();
+        }
+        let path = cgroup.path.value().map(String::as_str);
+        self.hierarchy
+            .as_ref()
+            .map_or_else(Vec::new, |hierarchy| hierarchy.processes(cgroup.id, path))
+    }
+}

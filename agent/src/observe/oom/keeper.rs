@@ -1,0 +1,277 @@
+//! The thread that finishes captures and keeps them: files are looked at and synced there, so
+//! that nothing else waits for a disk.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use caps::Capability;
+use tokio::sync::mpsc;
+
+use super::mappings;
+use super::model::Capture;
+use super::store::{Bounds, Store, StoreError};
+use crate::privilege;
+
+/// Captures that wait for the thread; what is more is told without a file.
+const WAITING: usize = 64;
+
+/// A capture that has been through the keeper.
+#[derive(Debug)]
+pub struct Kept {
+    /// The capture, under its final name.
+    pub capture: Capture,
+    /// Why there is no file of it, where there is none.
+    pub lost: Option<&'static str>,
+}
+
+/// What became of captures; totals but for `files` and `bytes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeeperStats {
+    /// Captures in the store.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Captures that were removed to make room.
+    pub evicted: u64,
+    /// Unfinished files of an agent that died, removed.
+    pub unfinished: u64,
+    /// Captures without a file, by reason.
+    pub lost: BTreeMap<&'static str, u64>,
+}
+
+impl KeeperStats {
+    /// Every reason for which a capture can be without a file.
+    pub const REASONS: [&'static str; 7] = [
+        "disk_full",
+        "io",
+        "unsafe_directory",
+        "busy",
+        "format",
+        "too_large",
+        "queue_full",
+    ];
+}
+
+/// A capture on its way, with processes that may see the victim's files.
+type Waiting = (Box<Capture>, Vec<u32>);
+
+/// Handle on the thread. It ends, all captures kept, when this is dropped.
+#[derive(Debug)]
+pub struct Keeper {
+    waiting: Option<SyncSender<Waiting>>,
+    stats: Arc<Mutex<KeeperStats>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Keeper {
+    /// Starts the thread, which opens `dir` as soon as it can. What it has kept, or could not
+    /// keep, comes out of the second value.
+    pub fn start(
+        dir: PathBuf,
+        bounds: Bounds,
+    ) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Kept>)> {
+        let (waiting, captures) = sync_channel(WAITING);
+        // Not more than went in: `waiting` is the bound.
+        let (kept, out) = mpsc::unbounded_channel();
+        let stats = Arc::<Mutex<KeeperStats>>::default();
+        let thread = std::thread::Builder::new()
+            .name("hearth-captures".to_owned())
+            .spawn({
+                let stats = Arc::clone(&stats);
+                move || run(dir, bounds, &captures, &kept, &stats)
+            })?;
+        let keeper = Self {
+            waiting: Some(waiting),
+            stats,
+            thread: Some(thread),
+        };
+        Ok((keeper, out))
+    }
+
+    /// Hands over a capture, or hands it back where too many wait. `others` are processes of the
+    /// victim's cgroup.
+    #[must_use]
+    pub fn keep(&self, capture: Capture, others: Vec<u32>) -> Option<Kept> {
+        let capture = Box::new(capture);
+        let refused = match &self.waiting {
+            None => capture,
+            Some(waiting) => match waiting.try_send((capture, others)) {
+                Ok(()) => return None,
+                Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => refused.0,
+            },
+        };
+        let lost = "queue_full";
+        *lock(&self.stats).lost.entry(lost).or_default() += 1;
+        Some(Kept {
+            capture: *refused,
+            lost: Some(lost),
+        })
+    }
+
+    /// What became of captures so far.
+    #[must_use]
+    pub fn stats(&self) -> KeeperStats {
+        lock(&self.stats).clone()
+    }
+
+    /// Waits until all that was handed over is kept.
+    pub fn finish(&mut self) {
+        self.waiting = None;
+        if let Some(thread) = self.thread.take() {
+            // What it panicked about it has said.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+fn lock(stats: &Mutex<KeeperStats>) -> MutexGuard<'_, KeeperStats> {
+    stats.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn run(
+    dir: PathBuf,
+    bounds: Bounds,
+    captures: &Receiver<Waiting>,
+    kept: &mpsc::UnboundedSender<Kept>,
+    stats: &Mutex<KeeperStats>,
+) {
+    // It reads the files of others in the places where those see them.
+    let needed = [Capability::CAP_SYS_PTRACE, Capability::CAP_DAC_READ_SEARCH];
+    if let Err(error) = privilege::keep_only(&needed, &[]) {
+        tracing::warn!("the thread that keeps captures keeps its capabilities: {error}");
+    }
+    let mut opening = Opening {
+        dir,
+        bounds,
+        store: None,
+        told: false,
+    };
+    // At once, so that what a dead agent left goes.
+    let _ = opening.store(stats);
+    while let Ok((mut capture, others)) = captures.recv() {
+        mappings::resolve(&mut capture, &others);
+        let lost = opening.keep(&mut capture, stats).err();
+        let kept = kept.send(Kept {
+            capture: *capture,
+            lost,
+        });
+        // Nobody wants to know any more, but the files are for later.
+        drop(kept);
+    }
+}
+
+/// The store, which may come to be usable later than the agent.
+struct Opening {
+    dir: PathBuf,
+    bounds: Bounds,
+    store: Option<Store>,
+    told: bool,
+}
+
+impl Opening {
+    fn store(&mut self, stats: &Mutex<KeeperStats>) -> Result<&mut Store, StoreError> {
+        let store = match self.store.take() {
+            Some(store) => store,
+            None => Store::open(&self.dir, self.bounds).inspect_err(|error| {
+                if !self.told {
+                    tracing::warn!("captures cannot be kept, only told: {error}");
+                    self.told = true;
+                }
+            })?,
+        };
+        note(&store, stats);
+        Ok(self.store.insert(store))
+    }
+
+    fn keep(
+        &mut self,
+        capture: &mut Capture,
+        stats: &Mutex<KeeperStats>,
+    ) -> Result<(), &'static str> {
+        let kept = self.store(stats).and_then(|store| {
+            let kept = store.keep(capture);
+            note(store, stats);
+            kept
+        });
+        kept.map_err(|error| {
+            tracing::warn!("the capture {} is told and not kept: {error}", capture.id);
+            *lock(stats).lost.entry(error.word()).or_default() += 1;
+            error.word()
+        })
+    }
+}
+
+fn note(store: &Store, stats: &Mutex<KeeperStats>) {
+    let (files, bytes) = store.held();
+    let mut stats = lock(stats);
+    (stats.files, stats.bytes) = (files as u64, bytes);
+    stats.evicted = store.counts().evicted;
+    stats.unfinished = store.counts().unfinished;
+}
+
+#[cfg(test)]
+mod tests {
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::observe::oom::samples;
+    use crate::observe::oom::store::Captures;
+
+    const BOUNDS: Bounds = Bounds {
+        captures: 10,
+        bytes: 1 << 20,
+    };
+
+    #[test]
+    fn what_is_handed_over_is_kept_before_the_end() {
+        let folder = TempDir::new().expect("a folder");
+        let dir = folder.path().join("oom");
+        let (mut keeper, mut out) = Keeper::start(dir.clone(), BOUNDS).expect("starts");
+        for _ in 0..3 {
+            assert!(keeper.keep(samples::whole(), vec![]).is_none());
+        }
+        keeper.finish();
+        let captures = Captures::open(&dir).expect("opens");
+        for _ in 0..3 {
+            let kept = out.try_recv().expect("kept");
+            assert_eq!(kept.lost, None);
+            // The sample's file is not on this node, and says so.
+            let mapping = &kept.capture.mappings[0];
+            assert!(mapping.path.why().is_some() && mapping.build_id.why().is_some());
+            assert_eq!(
+                captures.read(&kept.capture.id).expect("reads"),
+                kept.capture
+            );
+        }
+        assert_eq!(keeper.stats().files, 3);
+        // After the end it is handed back.
+        let refused = keeper.keep(samples::whole(), vec![]).expect("handed back");
+        assert_eq!(refused.lost, Some("queue_full"));
+    }
+
+    #[test]
+    fn a_capture_that_cannot_be_kept_comes_back_with_the_reason() {
+        let folder = TempDir::new().expect("a folder");
+        let dir = folder.path().join("oom");
+        std::os::unix::fs::symlink("/tmp", &dir).expect("a link");
+        let (mut keeper, mut out) = Keeper::start(dir.clone(), BOUNDS).expect("starts");
+        assert!(keeper.keep(samples::whole(), vec![]).is_none());
+        let kept = out.blocking_recv().expect("told");
+        assert_eq!(kept.lost, Some("unsafe_directory"));
+        assert_eq!(keeper.stats().lost["unsafe_directory"], 1);
+        // What was wrong is put right, and the next one is kept.
+        std::fs::remove_file(&dir).expect("removed");
+        assert!(keeper.keep(samples::whole(), vec![]).is_none());
+        keeper.finish();
+        assert_eq!(out.blocking_recv().expect("told").lost, None);
+    }
+}
