@@ -69,6 +69,21 @@ pub struct Part {
     pub pid: u32,
     pub begin_ns: u64,
     pub end_ns: u64,
+    pub lock: Option<String>,
+    pub operation: Option<String>,
+    pub holder: Option<LockHolder>,
+}
+
+/// Who had a lock.
+#[derive(Clone, Debug, Deserialize)]
+#[expect(
+    missing_docs,
+    reason = "the JSON interface is documented by its schema"
+)]
+pub struct LockHolder {
+    pub pid: u32,
+    pub comm: String,
+    pub operation: Option<String>,
 }
 
 /// Who.
@@ -349,8 +364,13 @@ fn phase_is_sound(phase: &Phase) -> Result<()> {
             "{part:?} begins in another phase"
         );
         ensure!(
-            ["cgroup", "namespaces", "mounts", "network", "held"].contains(&part.name.as_str()),
+            ["cgroup", "namespaces", "mounts", "network", "held", "lock"]
+                .contains(&part.name.as_str()),
             "unknown {part:?}"
+        );
+        ensure!(
+            (part.name == "lock") == part.lock.is_some(),
+            "only what waited for a lock names one: {part:?}"
         );
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 
 use super::bar::{Cause, split};
 use super::figures::{bytes, count, duration, percent};
+use super::waits;
 use crate::observe::cold_start::{ColdStart, Phase, PhaseName, Ready};
 use crate::observe::identity::Identity;
 
@@ -20,6 +21,7 @@ pub fn answer(start: &ColdStart) -> Vec<String> {
             longest_phase(start, longest),
             causes(longest)
         ));
+        paragraphs.extend(waits::sentences(start));
         paragraphs.extend(costs(longest));
     }
     paragraphs

@@ -4,6 +4,7 @@ use anstyle::AnsiColor;
 
 use super::answer::name;
 use super::terminal::{Terminal, fit, right};
+use super::waits;
 use crate::observe::cold_start::{ColdStart, Phase, Ready};
 use crate::time::Nanos;
 
@@ -29,7 +30,10 @@ pub fn line(start: &ColdStart, unix_ns: u64, terminal: &Terminal) -> String {
         .phases
         .iter()
         .map(|phase| {
-            let text = format!("{} {}", phase.label(), millis(phase.duration()));
+            let mut text = format!("{} {}", phase.label(), millis(phase.duration()));
+            if let Some((lock, length)) = waits::chiefly(phase) {
+                text = format!("{text} ({lock} {})", millis(length));
+            }
             // Of equally long ones the first.
             if Some(phase.duration()) == longest && !std::mem::replace(&mut emphasised, true) {
                 terminal.bold(&text)

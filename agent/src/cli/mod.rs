@@ -19,6 +19,7 @@ mod schema;
 pub mod terminal;
 pub mod trace;
 pub mod tracer;
+mod waits;
 pub mod waterfall;
 
 use std::path::PathBuf;

@@ -103,8 +103,11 @@ impl Track<'_> {
             for part in lane {
                 let begin = part.begin.max(self.start.begin);
                 let span = (begin, part.end.since(begin));
-                let args = json!({ "thread": part.pid });
-                events.push(self.slice(tid, ("part", part.name), span, &args));
+                let mut args = json!({ "thread": part.pid });
+                if let Some(waited) = &part.waited {
+                    args["waited"] = json!(waited);
+                }
+                events.push(self.slice(tid, ("part", part.label()), span, &args));
             }
         }
         events
@@ -264,6 +267,7 @@ mod tests {
             pid: 7,
             begin: Boottime(begin),
             end: Boottime(end),
+            waited: None,
         };
         let parts = [part(0, 10), part(2, 5), part(6, 12), part(10, 20)];
         let lanes: Vec<Vec<u64>> = lanes(parts.iter())

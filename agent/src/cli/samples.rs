@@ -6,7 +6,9 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use crate::observe::cold_start::{ColdStart, PartSpan, Phase, PhaseName, Ready};
+use crate::observe::cold_start::{
+    ColdStart, LockHolder, PartSpan, Phase, PhaseName, Ready, Waited,
+};
 use crate::observe::identity::{Identity, Pod};
 use crate::time::{Boottime, Nanos};
 
@@ -64,6 +66,7 @@ fn part(name: &'static str, pid: u32, from_us: u64, to_us: u64) -> PartSpan {
         pid,
         begin: Boottime(BEGIN + from_us * 1_000),
         end: Boottime(BEGIN + to_us * 1_000),
+        waited: None,
     }
 }
 
@@ -204,6 +207,32 @@ fn any_phase() -> impl Strategy<Value = (u64, [Option<u64>; 4], u8)> {
         proptest::array::uniform4(proptest::option::of(0_u64..400_000_000_000)),
         0_u8..4,
     )
+}
+
+/// The same container, which waited for locks meanwhile.
+pub(super) fn waited() -> ColdStart {
+    let mut start = container();
+    let wait = |from_us, to_us, lock, holder: Option<u32>| PartSpan {
+        waited: Some(Box::new(Waited {
+            lock,
+            operation: "mkdir",
+            holder: holder.map(|pid| LockHolder {
+                pid,
+                comm: "runc".to_owned(),
+                operation: Some("attach"),
+            }),
+        })),
+        ..part("lock", 4_700, from_us, to_us)
+    };
+    start.phases[0].parts = vec![
+        part("cgroup", 4_700, 10_000, 17_500),
+        wait(10_200, 14_200, "cgroup_mutex", Some(1_234)),
+        wait(14_400, 17_400, "cgroup_mutex", Some(1_234)),
+        part("cgroup", 4_700, 18_000, 19_500),
+        wait(18_100, 18_500, "rcu", None),
+        wait(21_000, 21_200, "threadgroup_rwsem", None),
+    ];
+    start
 }
 
 /// Any start: phases of any length, causes that need not fit them, parts that need not either.

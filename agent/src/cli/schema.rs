@@ -128,6 +128,7 @@ fn whatever_is_printed_is_described() {
     for start in [
         samples::python(),
         samples::container(),
+        samples::waited(),
         samples::failed(),
         samples::empty(),
     ] {

@@ -144,7 +144,7 @@ impl Tracer {
             .ok_or_else(|| TraceError::NoProgram(program.to_owned()))?;
         let ready = &traced.ready;
         let request = Request {
-            signals: BTreeSet::from([table::Signal::ColdStart]),
+            signals: BTreeSet::from([table::Signal::ColdStart, table::Signal::CgroupLock]),
             reach: Reach::Trace,
             every_exec: false,
             cgroup_opens: false,

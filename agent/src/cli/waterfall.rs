@@ -250,15 +250,15 @@ impl<'a> Waterfall<'a> {
     }
 }
 
-/// Parts by name, in the order of their first begin.
+/// Parts by name, locks by their own, in the order of their first begin.
 pub(super) fn grouped(parts: &[PartSpan]) -> Vec<(&'static str, Vec<&PartSpan>)> {
     let mut groups: Vec<(&'static str, Vec<&PartSpan>)> = Vec::new();
     let mut ordered: Vec<&PartSpan> = parts.iter().collect();
     ordered.sort_by_key(|part| part.begin);
     for part in ordered {
-        match groups.iter_mut().find(|(name, _)| *name == part.name) {
+        match groups.iter_mut().find(|(name, _)| *name == part.label()) {
             Some((_, group)) => group.push(part),
-            None => groups.push((part.name, vec![part])),
+            None => groups.push((part.label(), vec![part])),
         }
     }
     groups

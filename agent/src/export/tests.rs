@@ -31,6 +31,7 @@ fn start() -> ColdStart {
         pid: 42,
         begin: Boottime(2000),
         end: Boottime(3000),
+        waited: None,
     });
     let identity = Identity {
         pid: 7,

@@ -8,7 +8,7 @@ use opentelemetry_semantic_conventions::attribute as semantic;
 use super::clock::WallClock;
 use super::names::name_of;
 use super::record::{Attribute, EVENT_COLD_START, Log, Record, Span, Value};
-use crate::observe::cold_start::{ColdStart, Phase, Ready};
+use crate::observe::cold_start::{ColdStart, PartSpan, Phase, Ready};
 use crate::observe::identity::Identity;
 
 /// Ids of a start's trace and of its root span: what a child's `TRACEPARENT` names.
@@ -73,7 +73,7 @@ pub fn record(start: &ColdStart, clock: &WallClock, context: TraceContext) -> Re
             name: part.name.to_owned(),
             begin_unix_ns: clock.unix_ns(part.begin),
             end_unix_ns: clock.unix_ns(part.end),
-            attributes: vec![("thread.id".into(), u64::from(part.pid).into())],
+            attributes: part_attributes(part),
             error: None,
         }));
     }
@@ -194,6 +194,21 @@ fn identity_attributes(to: &mut Attributes, identity: &Identity) {
         to.add_known(semantic::K8S_POD_UID, pod.uid.as_deref());
         to.add_known(semantic::K8S_CONTAINER_NAME, pod.container.as_deref());
     }
+}
+
+fn part_attributes(part: &PartSpan) -> Vec<Attribute> {
+    let mut to = Attributes::default();
+    to.add("thread.id", u64::from(part.pid));
+    if let Some(waited) = &part.waited {
+        to.add("hearth.lock.name", waited.lock);
+        to.add("hearth.lock.operation", waited.operation);
+        if let Some(holder) = &waited.holder {
+            to.add("hearth.lock.holder.pid", u64::from(holder.pid));
+            to.add("hearth.lock.holder.command", &*holder.comm);
+            to.add_known("hearth.lock.holder.operation", holder.operation);
+        }
+    }
+    to.0
 }
 
 fn phase_attributes(phase: &Phase) -> Vec<Attribute> {

@@ -5,6 +5,7 @@ mod any_marks;
 #[path = "../../../fuzz/bodies.rs"]
 mod bodies;
 mod causes;
+mod locks;
 mod loss;
 mod phases;
 mod recorded;

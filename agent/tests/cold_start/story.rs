@@ -196,3 +196,40 @@ pub(crate) fn shape(start: &ColdStart) -> String {
         phases.map(|phase| format!("{} {}..{}", phase.label(), us(phase.begin), us(phase.end)));
     words.collect::<Vec<_>>().join(", ")
 }
+
+/// A wait for `cgroup_mutex` of a process of the story, held by process 9.
+pub(crate) fn lock_wait(from: u64, to: u64, process: Process, watch: u64) -> Event {
+    let task = |tgid, start_boottime, name: &[u8; 4]| {
+        let mut comm = [0; hearth_abi::COMM_BYTES];
+        comm[..4].copy_from_slice(name);
+        hearth_abi::LockTask {
+            tid: tgid,
+            tgid,
+            start_boottime,
+            cgroup: 1,
+            comm,
+        }
+    };
+    let watched = if watch == 0 {
+        0
+    } else {
+        hearth_abi::lock_flags::WATCHED
+    };
+    Event::LockWait(Box::new(hearth_abi::LockWait {
+        kind: hearth_abi::LOCK_WAIT,
+        flags: hearth_abi::lock_flags::HOLDER | watched,
+        cpu: 0,
+        begin_ns: at(from),
+        end_ns: at(to),
+        lock: hearth_abi::Lock::CgroupMutex as u32,
+        operation: hearth_abi::Operation::Mkdir as u32,
+        address: 0,
+        waiter: task(process.tgid, process.start_boottime, b"runc"),
+        holder: task(9, 9, b"crun"),
+        holder_since_ns: 0,
+        holder_operation: 0,
+        frames: 0,
+        watch,
+        stack: [0; hearth_abi::LOCK_FRAMES],
+    }))
+}

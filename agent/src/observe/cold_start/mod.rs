@@ -17,7 +17,7 @@ mod settings;
 pub mod start;
 mod tracker;
 
-pub use model::{ColdStart, PartSpan, Phase, PhaseName, Ready};
+pub use model::{ColdStart, LockHolder, PartSpan, Phase, PhaseName, Ready, Waited};
 pub use ready::{Condition, ReadyRule, ReadyRuleError};
 pub use rules::{Executable, ExecutableError, Role, StartRule, VMMS};
 pub use settings::{Limits, Mode, Settings};

@@ -105,7 +105,7 @@ impl Ready {
 /// An interval of work inside a phase. Parts may overlap and never enter a sum.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct PartSpan {
-    /// `cgroup`, `namespaces`, `mounts`, `network`, `held`.
+    /// `cgroup`, `namespaces`, `mounts`, `network`, `held`, `lock`.
     pub name: &'static str,
     /// Thread that did the work.
     pub pid: u32,
@@ -115,6 +115,40 @@ pub struct PartSpan {
     /// To.
     #[serde(rename = "end_ns")]
     pub end: Boottime,
+    /// Of `lock`: what was waited for.
+    #[serde(flatten, skip_serializing_if = "Option::is_none")]
+    pub waited: Option<Box<Waited>>,
+}
+
+impl PartSpan {
+    /// The word that people are shown: a lock by its own name.
+    #[must_use]
+    pub fn label(&self) -> &'static str {
+        self.waited.as_ref().map_or(self.name, |waited| waited.lock)
+    }
+}
+
+/// What a part `lock` is a wait for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Waited {
+    /// The lock, by the word of the `cgroup_lock` signal.
+    pub lock: &'static str,
+    /// What the waiter wanted it for.
+    pub operation: &'static str,
+    /// Who had it when the wait began; `None` where that is not known, and of a grace period,
+    /// which nobody holds.
+    pub holder: Option<LockHolder>,
+}
+
+/// Who had a lock.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LockHolder {
+    /// Process.
+    pub pid: u32,
+    /// Its name.
+    pub comm: String,
+    /// What it had it for, where its acquisition was seen.
+    pub operation: Option<&'static str>,
 }
 
 /// One phase of one start. `None` is "not measured", never zero.

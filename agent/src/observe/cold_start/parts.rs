@@ -3,7 +3,8 @@
 use hearth_abi::{Kind, Part};
 
 use super::start::Start;
-use super::{PartSpan, Phase};
+use super::{ColdStart, LockHolder, PartSpan, Phase, Waited};
+use crate::observe::cgroup_lock::Wait;
 use crate::time::Boottime;
 
 /// Parts that one start keeps; a runtime makes some hundred.
@@ -29,10 +30,51 @@ pub(super) fn distribute(start: &Start, phases: &mut [Phase]) -> u64 {
             pid: mark.tid,
             begin,
             end: mark.at(),
+            waited: None,
         });
     }
     for phase in phases {
         phase.parts.sort_by_key(|part| (part.begin, part.end));
     }
     dropped
+}
+
+/// A long wait for a lock of cgroups, as a part.
+pub(super) fn of_wait(wait: &Wait) -> PartSpan {
+    PartSpan {
+        name: "lock",
+        pid: wait.waiter.tid,
+        begin: wait.begin,
+        end: wait.end,
+        waited: Some(Box::new(Waited {
+            lock: wait.lock.name(),
+            operation: wait.operation.name(),
+            holder: wait.holder.as_ref().map(|holder| LockHolder {
+                pid: holder.task.pid,
+                comm: holder.task.comm.clone(),
+                operation: holder.operation.map(hearth_abi::Operation::name),
+            }),
+        })),
+    }
+}
+
+/// Puts the waits of a start into the phases that cover their begins. Those before the opener and
+/// after the end are none of this start.
+pub(super) fn add_waits(start: &mut ColdStart, waits: Vec<PartSpan>) {
+    let mut kept: usize = start.phases.iter().map(|phase| phase.parts.len()).sum();
+    for wait in waits {
+        let covering = |phase: &&mut Phase| phase.begin <= wait.begin && wait.begin < phase.end;
+        let Some(phase) = start.phases.iter_mut().find(covering) else {
+            continue;
+        };
+        if kept >= PARTS {
+            start.parts_dropped += 1;
+            continue;
+        }
+        kept += 1;
+        phase.parts.push(wait);
+    }
+    for phase in &mut start.phases {
+        phase.parts.sort_by_key(|part| (part.begin, part.end));
+    }
 }

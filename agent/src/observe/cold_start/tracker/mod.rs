@@ -7,7 +7,7 @@ mod stats;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use hearth_abi::{Kind, Mark, Opener, Text};
+use hearth_abi::{Kind, LockWait, Mark, Opener, Text};
 
 pub use stats::{Reason, Stats};
 
@@ -16,8 +16,9 @@ use self::open::{Key, Open, OpenedBy, alive};
 use super::ready::ReadyRule;
 use super::settings::{Mode, Settings};
 use super::start::{ExecName, Process, Stamped};
-use super::{ColdStart, Role};
+use super::{ColdStart, Role, parts};
 use crate::kernel::event::Event;
+use crate::observe::cgroup_lock::Wait;
 use crate::observe::identity::{CgroupNames, Place};
 use crate::observe::text::until_zero;
 use crate::time::{Boottime, Nanos};
@@ -82,7 +83,8 @@ impl Tracker {
             Event::Text(Kind::CgroupGone, ref text) => {
                 self.cgroups.gone(text.id, Boottime(text.boottime_ns));
             }
-            Event::Text(..) | Event::Oom(_) | Event::LockWait(_) => {}
+            Event::LockWait(ref record) => self.accept_wait(record),
+            Event::Text(..) | Event::Oom(_) => {}
         }
     }
 
@@ -256,6 +258,26 @@ impl Tracker {
         if runtime && own != 0 && mark.cgroup != own && self.was_populated(mark.cgroup, begin) {
             self.give_up(key, Reason::Joined);
         }
+    }
+
+    /// A long wait for a lock: part of the start whose process waited, if that is open.
+    fn accept_wait(&mut self, record: &LockWait) {
+        let Some(wait) = Wait::of(record) else { return };
+        let key = match (wait.watch, self.settings.mode) {
+            (Some(watch @ 1..), _) => Key::Watch(watch),
+            (_, Mode::Daemon { every_exec: true }) => Key::Process(Process {
+                tgid: wait.waiter.pid,
+                start_boottime: wait.waiter.start_boottime.0,
+            }),
+            _ => return,
+        };
+        let Some(open) = self.open.get_mut(&key) else {
+            return;
+        };
+        let before = open.bytes();
+        open.wait(parts::of_wait(&wait));
+        self.bytes = self.bytes - before + open.bytes();
+        self.make_room(key);
     }
 
     fn accept_name(&mut self, text: &Text) {

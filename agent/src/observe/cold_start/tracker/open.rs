@@ -6,7 +6,7 @@ use hearth_abi::{Kind, Opener, flags};
 
 use crate::observe::cold_start::settings::Mode;
 use crate::observe::cold_start::start::{ExecName, Opening, Process, Stamped, Start};
-use crate::observe::cold_start::{Role, end, ready::ReadyRule};
+use crate::observe::cold_start::{PartSpan, Role, Waited, end, ready::ReadyRule};
 use crate::time::Boottime;
 
 /// What tells starts apart.
@@ -47,9 +47,16 @@ pub(super) struct Open {
     pub(super) dropped: u64,
     marks: Vec<Stamped>,
     names: Vec<ExecName>,
+    /// Long waits for locks, as parts.
+    waits: Vec<PartSpan>,
+    waits_dropped: u64,
     bytes: usize,
 }
 
+/// Long waits that one start keeps.
+const WAITS: usize = 256;
+/// One of them, with what it points to.
+const WAIT_BYTES: usize = size_of::<PartSpan>() + size_of::<Waited>() + 16;
 /// Beside its marks and names.
 const OPEN_BYTES: usize = 2 * size_of::<Open>();
 
@@ -79,6 +86,8 @@ impl Open {
             dropped: 0,
             marks: Vec::new(),
             names: Vec::new(),
+            waits: Vec::new(),
+            waits_dropped: 0,
             bytes: OPEN_BYTES,
         }
     }
@@ -136,6 +145,21 @@ impl Open {
         self.names.push(name);
     }
 
+    /// Takes in a long wait for a lock, while there is room.
+    pub(super) fn wait(&mut self, wait: PartSpan) {
+        if self.waits.len() < WAITS {
+            self.bytes += WAIT_BYTES;
+            self.waits.push(wait);
+        } else {
+            self.waits_dropped += 1;
+        }
+    }
+
+    /// The long waits, and how many there was no room for.
+    pub(super) fn into_waits(self) -> (Vec<PartSpan>, u64) {
+        (self.waits, self.waits_dropped)
+    }
+
     /// Whether this mark may end the start.
     pub(super) fn may_end_by(&self, mark: &Stamped, rule: &ReadyRule) -> bool {
         if mark.kind != Kind::Exit {
@@ -165,6 +189,7 @@ impl Open {
         let names = self.names.iter();
         let texts = names.map(|n| n.file.len() + n.argv0.as_ref().map_or(0, |a| a.len()));
         self.bytes = OPEN_BYTES
+            + self.waits.len() * WAIT_BYTES
             + self.marks.len() * size_of::<Stamped>()
             + self.names.len() * size_of::<ExecName>()
             + texts.sum::<usize>();

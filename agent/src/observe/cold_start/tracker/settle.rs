@@ -6,10 +6,10 @@ use hearth_abi::{Kind, Opener};
 
 use super::open::{Key, Open, OpenedBy, alive};
 use super::{Finished, Reason, Tracker, after, ready_rule};
-use crate::observe::cold_start::Role;
 use crate::observe::cold_start::end::{self, End};
 use crate::observe::cold_start::fold::fold;
 use crate::observe::cold_start::start::{Stamped, Start};
+use crate::observe::cold_start::{Role, parts};
 use crate::observe::identity::Place;
 use crate::time::{Boottime, Nanos};
 
@@ -103,10 +103,12 @@ impl Tracker {
 
     fn finish(&mut self, key: Key, start: &Start, end: &End, now: Boottime) -> Finished {
         let mut folded = fold(start, end, &self.settings.about);
-        let rule = self
-            .close(key)
-            .and_then(|open| open.rule)
-            .map(|rule| &self.settings.rules[rule]);
+        let open = self.close(key);
+        let rule = open.as_ref().and_then(|open| open.rule);
+        let (waits, dropped) = open.map(Open::into_waits).unwrap_or_default();
+        parts::add_waits(&mut folded.start, waits);
+        folded.start.parts_dropped += dropped;
+        let rule = rule.map(|rule| &self.settings.rules[rule]);
         folded.start.identity.function = rule.and_then(|rule| rule.function.clone());
         let runtime = rule.filter(|rule| rule.role == Role::Runtime);
         let runtime = runtime.map(|rule| rule.executable.name());
