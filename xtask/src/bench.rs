@@ -2,39 +2,69 @@
 
 mod agent;
 mod boundaries;
+mod cgroup_lock;
 mod cold_start;
 mod figure;
+mod guest;
 mod pairs;
 mod peer;
 mod programs;
 mod spawn_loop;
 
 use std::os::unix::process::CommandExt as _;
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
-use clap::ValueEnum;
+use clap::{Subcommand, ValueEnum};
 
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
-pub(crate) use cold_start::Group;
+use cold_start::Group;
 pub(crate) use figure::{Better, Figure, Printer};
 
 /// A group of figures that are measured in one run.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Name {
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Subcommand)]
+pub(crate) enum What {
     /// What watching every start costs, and how exact its boundaries are.
-    ColdStart,
+    ColdStart {
+        /// Only these figures.
+        #[arg(long, value_name = "GROUP")]
+        only: Option<Group>,
+    },
+    /// What watching the locks of cgroups costs those who contend for them.
+    CgroupLock {
+        /// Only on this kernel, or only on an emulated one.
+        #[arg(long, value_name = "WHERE")]
+        only: Option<Place>,
+    },
+}
+
+/// Where it is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Place {
+    /// On this machine's kernel.
+    Here,
+    /// On Debian 12's kernel, emulated: every figure is marked indicative.
+    Vm,
 }
 
 /// Sets up, builds the agent as users run it, measures, and prints each figure when it is known.
-pub(crate) fn run(
-    workspace: &Workspace,
-    name: Name,
-    only: Option<Group>,
-    json: bool,
-) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace, what: What, json: bool) -> Result<()> {
+    let agent = match guest::agent() {
+        Some(agent) => agent,
+        None => make_agent(workspace)?,
+    };
+    let mut printer = Printer::new(json);
+    match what {
+        What::ColdStart { only } => cold_start::measure(&agent, only, &mut printer),
+        What::CgroupLock { only } => cgroup_lock::measure(workspace, &agent, only, &mut printer),
+    }
+}
+
+/// Sets up and builds the agent, and makes sure that all who start one start this one.
+fn make_agent(workspace: &Workspace) -> Result<PathBuf> {
     setup::setup(workspace, Purpose::Test, false)?;
     let agent = crate::agent::build(workspace, crate::agent::Profile::Release)?;
     if std::env::var_os("HEARTH_BIN").is_none_or(|named| named != *agent) {
@@ -45,8 +75,5 @@ pub(crate) fn run(
             .exec();
         return Err(error).context("cannot start xtask again");
     }
-    let mut printer = Printer::new(json);
-    match name {
-        Name::ColdStart => cold_start::measure(&agent, only, &mut printer),
-    }
+    Ok(agent)
 }

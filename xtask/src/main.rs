@@ -106,12 +106,10 @@ enum Command {
     /// half of its 95 % confidence interval.
     Bench {
         /// What to measure.
-        name: bench::Name,
-        /// Only these figures.
-        #[arg(long, value_name = "GROUP")]
-        only: Option<bench::Group>,
+        #[command(subcommand)]
+        what: bench::What,
         /// Print one JSON object a figure instead of a table.
-        #[arg(long)]
+        #[arg(long, global = true)]
         json: bool,
     },
     /// Write the Grafana dashboards from their definitions.
@@ -170,7 +168,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let code = vm::run(&workspace, &job, &mut vm::to_terminal)?;
             return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
         }
-        Command::Bench { name, only, json } => bench::run(&workspace, name, only, json)?,
+        Command::Bench { what, json } => bench::run(&workspace, what, json)?,
         Command::Dashboards { check } => dashboards::run(&workspace, check)?,
     }
     Ok(ExitCode::SUCCESS)

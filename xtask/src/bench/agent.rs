@@ -17,7 +17,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 /// How long the agent may take to attach its probes.
-const PATIENCE: Duration = Duration::from_mins(1);
+const PATIENCE: Duration = Duration::from_mins(4);
 
 /// Which probes are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +28,7 @@ pub(crate) enum Set {
     Watch,
 }
 
-/// A running `hearth run` that observes every exec and prints nothing; killed when dropped.
+/// A running `hearth run` that prints nothing; killed when dropped.
 pub(crate) struct Agent {
     child: Child,
     metrics: SocketAddr,
@@ -44,15 +44,22 @@ impl Drop for Agent {
 }
 
 impl Agent {
-    /// Starts it and waits until its probes are attached.
+    /// Starts it with every signal and waits until its probes are attached.
     pub(crate) fn start(agent: &Path, set: Set) -> Result<Self> {
-        let folder = TempDir::with_prefix("hearth-bench-").context("make a folder")?;
-        let metrics = free_address()?;
-        let config = folder.path().join("hearth.toml");
         let share = match set {
             Set::AlwaysOn => "0.0",
             Set::Watch => "1.0",
         };
+        let settings = format!("mode = \"process\"\nwatch_share = {share}\n");
+        Self::with(agent, &settings)
+    }
+
+    /// Starts it with `settings` (a `hearth.toml` without `[metrics]` and `[print]`) and waits
+    /// until its probes are attached.
+    pub(crate) fn with(agent: &Path, settings: &str) -> Result<Self> {
+        let folder = TempDir::with_prefix("hearth-bench-").context("make a folder")?;
+        let metrics = free_address()?;
+        let config = folder.path().join("hearth.toml");
         let mut file = fs::OpenOptions::new()
             .create_new(true)
             .write(true)
@@ -61,8 +68,7 @@ impl Agent {
             .context("make a configuration")?;
         write!(
             file,
-            "mode = \"process\"\nwatch_share = {share}\n\
-             [metrics]\nlisten = \"{metrics}\"\n[print]\nformat = \"off\"\n"
+            "{settings}[metrics]\nlisten = \"{metrics}\"\n[print]\nformat = \"off\"\n"
         )?;
         let notify = folder.path().join("notify");
         let socket = UnixDatagram::bind(&notify).context("bind NOTIFY_SOCKET")?;

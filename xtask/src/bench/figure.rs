@@ -1,9 +1,11 @@
 //! One measured number, and how it is printed.
 
-use serde::Serialize;
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
 
 /// Which way a figure improves.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Better {
     Higher,
@@ -11,16 +13,16 @@ pub(crate) enum Better {
 }
 
 /// One measured number, alone or beside a peer's that was measured in turn with it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Figure {
     #[serde(rename = "figure")]
     pub(crate) name: String,
     pub(crate) value: f64,
-    pub(crate) unit: &'static str,
+    pub(crate) unit: Cow<'static, str>,
     /// How many measurements the value is made of.
     pub(crate) n: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) peer: Option<&'static str>,
+    pub(crate) peer: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) peer_value: Option<f64>,
     /// Ours : peer, the mean over pairs.
@@ -31,6 +33,9 @@ pub(crate) struct Figure {
     pub(crate) half_width: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) better: Option<Better>,
+    /// Measured in an emulator: the direction tells, the size does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) indicative: bool,
 }
 
 impl Figure {
@@ -39,13 +44,14 @@ impl Figure {
         Self {
             name: name.into(),
             value,
-            unit,
+            unit: unit.into(),
             n,
             peer: None,
             peer_value: None,
             ratio: None,
             half_width: None,
             better: None,
+            indicative: false,
         }
     }
 
@@ -58,7 +64,7 @@ impl Figure {
     }
 
     fn row(&self) -> String {
-        let peer = match (self.peer, self.peer_value, self.ratio, self.half_width) {
+        let peer = match (&self.peer, self.peer_value, self.ratio, self.half_width) {
             (Some(peer), Some(value), Some(ratio), half_width) => format!(
                 "{peer} {} -> {ratio:.4}{}",
                 number(value),
@@ -67,8 +73,13 @@ impl Figure {
             _ => String::new(),
         };
         let value = number(self.value);
+        let mark = if self.indicative {
+            "  (indicative)"
+        } else {
+            ""
+        };
         let row = format!(
-            "{:<52} {value:>12} {:<9} {:>5}  {peer}",
+            "{:<52} {value:>12} {:<9} {:>5}  {peer}{mark}",
             self.name, self.unit, self.n
         );
         row.trim_end().to_owned()
@@ -129,9 +140,20 @@ mod tests {
     }
 
     #[test]
+    fn what_an_emulator_gave_says_so_and_comes_through_whole() -> anyhow::Result<()> {
+        let mut figure = Figure::alone("throughput", 1500.0, "1/s", 8);
+        figure.indicative = true;
+        assert!(figure.row().ends_with("(indicative)"));
+        let json = serde_json::to_string(&figure)?;
+        assert!(json.ends_with(r#""indicative":true}"#), "{json}");
+        assert_eq!(serde_json::from_str::<Figure>(&json)?, figure);
+        Ok(())
+    }
+
+    #[test]
     fn a_row_has_the_peer_and_the_ratio() {
         let mut figure = Figure::alone("throughput", 1500.0, "1/s", 8);
-        figure.peer = Some("off");
+        figure.peer = Some("off".into());
         figure.peer_value = Some(1510.0);
         figure.ratio = Some(0.9934);
         figure.half_width = Some(0.002);

@@ -76,7 +76,7 @@ impl Pairs {
         better: Better,
     ) -> Figure {
         Figure {
-            peer: Some(peer),
+            peer: Some(peer.into()),
             peer_value: Some(quantile(&self.peers, 0.5)),
             ratio: Some(mean(&self.ratios())),
             half_width: Some(self.half_width()),
