@@ -1,7 +1,7 @@
 //! What user space decides before the programs are loaded. The verifier knows these values,
 //! and removes the branches that they rule out.
 
-use hearth_abi::{Config, FILE_BYTES, Offsets};
+use hearth_abi::{Config, FILE_BYTES, Offsets, OomConfig};
 
 /// Where the running kernel keeps the members that are read.
 #[unsafe(no_mangle)]
@@ -21,6 +21,17 @@ pub static CONFIG: Config = Config {
 #[unsafe(no_mangle)]
 pub static READY_FILE: [u64; FILE_BYTES / 8] = [0; FILE_BYTES / 8];
 
+/// What an OOM kill's capture is to hold.
+#[unsafe(no_mangle)]
+pub static OOM: OomConfig = OomConfig {
+    stack_bytes: 0,
+    skeleton: 0,
+    threads: 0,
+    cpus: 1,
+    killer_begin: 0,
+    killer_end: 0,
+};
+
 /// Reads one member of [`OFFSETS`].
 macro_rules! offset {
     ($name:ident) => {
@@ -37,4 +48,12 @@ macro_rules! config {
     };
 }
 
-pub(crate) use {config, offset};
+/// Reads one member of [`OOM`].
+macro_rules! oom_config {
+    ($name:ident) => {
+        // SAFETY: a static of this object; volatile, because its value is replaced at load.
+        unsafe { core::ptr::read_volatile(&raw const $crate::globals::OOM.$name) }
+    };
+}
+
+pub(crate) use {config, offset, oom_config};

@@ -11,9 +11,11 @@
     reason = "atomics of the BPF machine: see cold_start/account.rs"
 )]
 
+mod clock;
 mod cold_start;
 mod globals;
 mod ledger;
+mod oom;
 mod ring;
 mod task;
 

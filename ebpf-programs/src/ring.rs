@@ -2,6 +2,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_RB_AVAIL_DATA, BPF_RB_FORCE_WAKEUP, BPF_RB_NO_WAKEUP},
+    helpers::generated::bpf_probe_read_kernel,
     macros::map,
     maps::RingBuf,
 };
@@ -26,6 +27,30 @@ pub fn capture<T: 'static>(fill: impl FnOnce(*mut T)) -> Fate {
     fill(entry.as_mut_ptr());
     entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
     Fate::Submitted
+}
+
+/// As [`capture`], and zeroes the memory first: a reserved record holds what an earlier one left.
+/// When `fill` says no, nothing is submitted.
+#[inline(always)]
+pub fn capture_if<T: 'static>(fill: impl FnOnce(*mut T) -> bool) -> Fate {
+    let Some(mut entry) = CAPTURES.reserve::<T>(0) else {
+        return Fate::DroppedRing;
+    };
+    // SAFETY: reserved memory of this size. What cannot be read is zero: one call for kilobytes.
+    unsafe {
+        bpf_probe_read_kernel(
+            entry.as_mut_ptr().cast(),
+            size_of::<T>() as u32,
+            core::ptr::null(),
+        );
+    }
+    if fill(entry.as_mut_ptr()) {
+        entry.submit(u64::from(BPF_RB_FORCE_WAKEUP));
+        Fate::Submitted
+    } else {
+        entry.discard(u64::from(BPF_RB_NO_WAKEUP));
+        Fate::Filtered
+    }
 }
 
 /// Reserves a mark, lets `fill` write all of it, and submits it.

@@ -60,6 +60,18 @@ impl Address {
         self.0 == 0
     }
 
+    /// The address of the structure that has this one as its member at `offset`.
+    #[inline(always)]
+    pub fn container(self, offset: u32) -> Self {
+        Self(self.0.wrapping_sub(u64::from(offset)))
+    }
+
+    /// Of a number.
+    #[inline(always)]
+    pub fn from_raw(raw: u64) -> Self {
+        Self(raw)
+    }
+
     /// The address of the member at `offset`.
     #[inline(always)]
     pub fn member(self, offset: u32) -> Self {
@@ -161,6 +173,38 @@ impl Task {
             .get(offset!(signal_nr_threads))
     }
 
+    /// Threads of its process that have not begun to exit.
+    #[inline(always)]
+    pub fn live(self) -> u32 {
+        self.0
+            .follow(offset!(task_signal))
+            .get(offset!(signal_live))
+    }
+
+    /// User id.
+    #[inline(always)]
+    pub fn uid(self) -> u32 {
+        self.0.follow(offset!(task_cred)).get(offset!(cred_uid))
+    }
+
+    /// What is added to its badness.
+    #[inline(always)]
+    pub fn oom_score_adj(self) -> i16 {
+        self.0
+            .follow(offset!(task_signal))
+            .get(offset!(signal_oom_score_adj))
+    }
+
+    /// The mount and the entry of the root directory that it sees.
+    #[inline(always)]
+    pub fn root(self) -> (Address, Address) {
+        let fs = self.0.follow(offset!(task_fs));
+        (
+            fs.follow(offset!(fs_root_mnt)),
+            fs.follow(offset!(fs_root_dentry)),
+        )
+    }
+
     /// Whether it runs or waits for a CPU (`TASK_RUNNING`).
     #[inline(always)]
     pub fn is_runnable(self) -> bool {
@@ -174,6 +218,26 @@ impl Task {
         u32::from(self.0.get::<u8>(bit.byte)) & bit.mask != 0
     }
 
+    /// Its node in the list of its process's threads.
+    #[inline(always)]
+    pub fn thread_node(self) -> Address {
+        self.0.member(offset!(task_thread_node))
+    }
+
+    /// The head of that list, which is nobody's node.
+    #[inline(always)]
+    pub fn thread_head(self) -> Address {
+        self.0
+            .follow(offset!(task_signal))
+            .member(offset!(signal_thread_head))
+    }
+
+    /// The thread of a node.
+    #[inline(always)]
+    pub fn of_thread_node(node: Address) -> Self {
+        Self(node.container(offset!(task_thread_node)))
+    }
+
     /// Name.
     #[inline(always)]
     pub fn comm(self) -> [u8; COMM_BYTES] {
@@ -184,15 +248,19 @@ impl Task {
     /// none.
     #[inline(always)]
     pub fn memory_cgroup(self) -> Cgroup {
+        Cgroup(self.memory_css().follow(offset!(css_cgroup)))
+    }
+
+    /// The memory controller's state of that cgroup; null if there is none.
+    #[inline(always)]
+    pub fn memory_css(self) -> Address {
         let id = offset!(memory_cgrp_id);
         if id == ABSENT || offset!(css_set_subsys) == ABSENT {
-            return Cgroup(Address(0));
+            return Address(0);
         }
-        let css = self
-            .0
+        self.0
             .follow(offset!(task_cgroups))
-            .follow(offset!(css_set_subsys) + id * size_of::<u64>() as u32);
-        Cgroup(css.follow(offset!(css_cgroup)))
+            .follow(offset!(css_set_subsys) + id * size_of::<u64>() as u32)
     }
 
     /// Address space; null in a kernel thread.
@@ -329,6 +397,12 @@ impl Cgroup {
     #[inline(always)]
     pub fn of(pointer: *const c_void) -> Self {
         Self(Address::of(pointer))
+    }
+
+    /// Of an address.
+    #[inline(always)]
+    pub fn at(address: Address) -> Self {
+        Self(address)
     }
 
     /// Inode number of its directory; 0 when unknown.

@@ -25,6 +25,7 @@ use crate::{
         enrolment::{Enrolment, find_executable},
         event::Event,
         image::{ImageError, Root},
+        oom::OomLimits,
         probes::{Probes, ProbesError, Request},
         table,
         uprobes::EnrolError,
@@ -156,6 +157,7 @@ impl Tracer {
                 .and_then(|path| path.to_str())
                 .map(str::to_owned),
             locks: LockLimits::default(),
+            oom: OomLimits::default(),
         };
         let (mut probes, events) = Probes::start(&request)?;
         if let Some((file, symbol)) = ready.uprobe() {

@@ -10,6 +10,7 @@ pub mod event;
 pub mod image;
 pub mod ledger;
 pub mod offsets;
+pub mod oom;
 pub mod probes;
 pub mod program_log;
 pub mod recursion;

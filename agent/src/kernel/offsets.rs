@@ -45,9 +45,20 @@ pub fn absent(offsets: &Offsets) -> Vec<&'static str> {
 mod tests {
     use super::*;
 
+    /// Members that some kernels do without, and which: another one that is missing is a name
+    /// that was written wrong, or a kernel that has moved on.
+    const SOME_HAVE_NOT: [&str; 2] = [
+        // Counters by CPU since 6.2.
+        "mm_struct.rss_stat.count",
+        // A part of cgroup version 1 since 6.11, which can be left out.
+        "mem_cgroup.oom_lock",
+    ];
+
     #[test]
-    fn nothing_that_the_fold_needs_is_absent_on_this_kernel() {
+    fn nothing_that_the_programs_need_is_absent_on_this_kernel() {
         let offsets = of(&Btf::of_running_kernel().unwrap());
-        assert_eq!(absent(&offsets), Vec::<&str>::new());
+        let mut absent = absent(&offsets);
+        absent.retain(|member| !SOME_HAVE_NOT.contains(member));
+        assert_eq!(absent, Vec::<&str>::new());
     }
 }

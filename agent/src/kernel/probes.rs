@@ -20,7 +20,9 @@ use super::{
     drain::{Drain, DrainCounts, Events},
     image::{Options, Plan, Root, Site},
     ledger::{self, LedgerLine},
-    offsets, program_log, recursion,
+    offsets,
+    oom::OomLimits,
+    program_log, recursion,
     table::{Point, Signal, hooks},
     uprobes::{EnrolError, Uprobes},
 };
@@ -64,6 +66,8 @@ pub struct Request {
     pub ready_file: Option<String>,
     /// Which waits for locks are told one by one.
     pub locks: LockLimits,
+    /// What a capture of an OOM kill may hold.
+    pub oom: OomLimits,
 }
 
 impl Request {
@@ -80,6 +84,7 @@ impl Request {
             ready_kinds: Vec::new(),
             ready_file: None,
             locks: LockLimits::default(),
+            oom: OomLimits::default(),
         }
     }
 }
@@ -187,11 +192,13 @@ impl Probes {
                 .ok_or_else(|| ProbesError::FilePath { path: path.clone() })?
                 .copy_from_slice(path.as_bytes());
         }
+        let oom = request.oom.config();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&aya_types))
             .override_global("OFFSETS", &offsets, true)
             .override_global("CONFIG", &config, true)
             .override_global("READY_FILE", &file, true)
+            .override_global("OOM", &oom, true)
             .load(OBJECT)
             .map_err(|error| ProbesError::Load(Box::new(error)))?;
 

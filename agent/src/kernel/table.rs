@@ -5,6 +5,7 @@
 //! documents and the tests are derived from it. One file a signal.
 
 mod cold_start;
+mod oom;
 
 use serde::{Deserialize, Serialize};
 
@@ -139,6 +140,22 @@ const fn fexit(name: &'static str, function: &'static str) -> Program {
     }
 }
 
+const fn kprobe(name: &'static str, function: &'static str) -> Program {
+    Program {
+        name,
+        point: Point::Kprobe(function),
+        optional: false,
+    }
+}
+
+const fn kretprobe(name: &'static str, function: &'static str) -> Program {
+    Program {
+        name,
+        point: Point::Kretprobe(function),
+        optional: false,
+    }
+}
+
 const fn uprobe(name: &'static str) -> Program {
     Program {
         name,
@@ -206,7 +223,7 @@ const fn number(call: libc::c_long) -> u32 {
 }
 
 /// The table, signal by signal.
-const TABLE: [&[Hook]; 1] = [cold_start::HOOKS];
+const TABLE: [&[Hook]; 2] = [cold_start::HOOKS, oom::HOOKS];
 
 /// Every hook, in the table's order.
 pub fn hooks() -> impl Iterator<Item = &'static Hook> {

@@ -27,8 +27,8 @@ pub use offsets::{ABSENT, Bit, Offsets};
 pub use oom::{
     OOM_KERNEL_FRAMES, OOM_KILL_SOURCES, OOM_MEMORY_BYTES, OOM_NAME_BYTES, OOM_REGISTERS,
     OOM_THREAD_SOURCES, OOM_USER_FRAMES, OomConfig, OomConstraint, OomContent, OomEnd, OomKill,
-    OomKillField, OomMemory, OomRecord, OomSource, OomTask, OomThread, OomThreadField, OomVictim,
-    OomVma, oom_kill, oom_thread, oom_vma,
+    OomKillField, OomMemory, OomRecord, OomSource, OomTask, OomThread, OomThreadField, OomVma,
+    oom_kill, oom_thread, oom_vma,
 };
 pub use probe::{PROBES, Probe};
 pub use text::{TEXT_BYTES, TEXT_LONG, TEXT_SHORT, Text};

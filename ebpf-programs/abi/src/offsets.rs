@@ -145,4 +145,88 @@ offsets! {
     sk_family: "sock.__sk_common.skc_family",
     /// Local port of a socket, host order.
     sk_num: "sock.__sk_common.skc_num",
+    /// Credentials.
+    task_cred: "task_struct.real_cred",
+    /// Root and working directory.
+    task_fs: "task_struct.fs",
+    /// User id.
+    cred_uid: "cred.uid.val",
+    /// Entry of the root directory that a process sees.
+    fs_root_dentry: "fs_struct.root.dentry",
+    /// Its mount.
+    fs_root_mnt: "fs_struct.root.mnt",
+    /// What is added to a process's badness.
+    signal_oom_score_adj: "signal_struct.oom_score_adj",
+    /// Parent of a controller's state.
+    css_parent: "cgroup_subsys_state.parent",
+    /// Number of a hierarchy; 0 of version 2.
+    root_hierarchy: "cgroup_root.hierarchy_id",
+    /// State in a memory cgroup.
+    memcg_css: "mem_cgroup.css",
+    /// Pages charged.
+    memcg_usage: "mem_cgroup.memory.usage",
+    /// Limit of them.
+    memcg_max: "mem_cgroup.memory.max",
+    /// Swap charged; memory and swap in version 1.
+    memcg_swap_usage: "mem_cgroup.swap.usage",
+    /// Limit of it.
+    memcg_swap_max: "mem_cgroup.swap.max",
+    /// Whether a kill is under way in it or above it.
+    memcg_oom_lock: "mem_cgroup.oom_lock",
+    /// Whether it is killed as a whole.
+    memcg_oom_group: "mem_cgroup.oom_group",
+    /// Memory cgroup that is short.
+    oc_memcg: "oom_control.memcg",
+    /// Flags of the request.
+    oc_gfp: "oom_control.gfp_mask",
+    /// Order of the request.
+    oc_order: "oom_control.order",
+    /// Pages that badness is measured against.
+    oc_total_pages: "oom_control.totalpages",
+    /// Badness of the chosen.
+    oc_points: "oom_control.chosen_points",
+    /// Which shortage it is.
+    oc_constraint: "oom_control.constraint",
+    /// Counters of pages, four of them.
+    mm_rss_stat: "mm_struct.rss_stat",
+    /// The same before 6.2, as plain numbers.
+    mm_rss_count: "mm_struct.rss_stat.count",
+    /// Bytes of page tables.
+    mm_page_tables: "mm_struct.pgtables_bytes",
+    /// Pages of address space.
+    mm_total_vm: "mm_struct.total_vm",
+    /// End of the arguments in memory.
+    mm_arg_end: "mm_struct.arg_end",
+    /// Common part of a counter.
+    percpu_counter_count: "percpu_counter.count",
+    /// Its parts by CPU.
+    percpu_counter_counters: "percpu_counter.counters",
+    /// Values of a per-CPU array map.
+    array_pptrs: "bpf_array.pptrs",
+    /// First address of a mapping.
+    vma_start: "vm_area_struct.vm_start",
+    /// End of a mapping.
+    vma_end: "vm_area_struct.vm_end",
+    /// Where in its file it begins.
+    vma_pgoff: "vm_area_struct.vm_pgoff",
+    /// Its rights.
+    vma_flags: "vm_area_struct.vm_flags",
+    /// Its file.
+    vma_file: "vm_area_struct.vm_file",
+    /// Entry of an open file.
+    file_dentry: "file.f_path.dentry",
+    /// Mount of an open file.
+    file_mnt: "file.f_path.mnt",
+    /// Directory of an entry.
+    dentry_parent: "dentry.d_parent",
+    /// Its name.
+    dentry_name: "dentry.d_name.name",
+    /// Root of a mount, as others see it.
+    mnt_root: "vfsmount.mnt_root",
+    /// What others see of a mount.
+    mount_mnt: "mount.mnt",
+    /// Mount that a mount is on.
+    mount_parent: "mount.mnt_parent",
+    /// Where it is on it.
+    mount_mountpoint: "mount.mnt_mountpoint",
 }

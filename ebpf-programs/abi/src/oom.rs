@@ -487,7 +487,7 @@ pub struct OomVma {
 }
 
 /// The last thread of a victim is gone: no more records of this capture will come, but for those
-/// under way on other CPUs.
+/// of threads under way on other CPUs. Give them a moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct OomEnd {
@@ -526,22 +526,4 @@ pub struct OomConfig {
     pub killer_begin: u64,
     /// Where it ends.
     pub killer_end: u64,
-}
-
-/// A victim that is exiting: value of the map by tgid.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct OomVictim {
-    /// Id of the capture.
-    pub id: u64,
-    /// `start_boottime` of the process's leader, ns.
-    pub start_boottime: u64,
-    /// Threads yet to exit.
-    pub left: u32,
-    /// Threads that a record was made for.
-    pub recorded: u32,
-    /// Threads without.
-    pub unrecorded: u32,
-    /// Whether the kill was published.
-    pub published: u32,
 }

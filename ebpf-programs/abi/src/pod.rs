@@ -2,7 +2,7 @@
 
 use crate::{
     Config, ExecRule, LedgerRow, LockCgroup, LockRow, LockSettings, LockTotals, LockWait, Offsets,
-    OomConfig, OomVictim, Watch,
+    OomConfig, Watch,
 };
 
 macro_rules! pod {
@@ -12,7 +12,5 @@ macro_rules! pod {
     )*};
 }
 
-pod!(
-    Config, ExecRule, LedgerRow, Offsets, OomConfig, OomVictim, Watch
-);
+pod!(Config, ExecRule, LedgerRow, Offsets, OomConfig, Watch);
 pod!(LockCgroup, LockRow, LockSettings, LockTotals, LockWait);

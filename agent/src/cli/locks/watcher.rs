@@ -1,8 +1,8 @@
 //! The probes of the locks alone, and what they have shown so far.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use crate::kernel::attach::{HookReport, Reach};
+use crate::kernel::attach::HookReport;
 use crate::kernel::cgroup_lock::{LockLimits, LockSnapshot};
 use crate::kernel::drain::Events;
 use crate::kernel::event::Event;
@@ -30,18 +30,11 @@ impl Watcher {
     /// Attaches the probes; waits from `threshold` on are recorded, and the `worst` kept.
     pub(super) fn start(threshold: Nanos, worst: usize) -> anyhow::Result<Self> {
         let request = Request {
-            signals: BTreeSet::from([Signal::CgroupLock]),
-            reach: Reach::Daemon,
-            every_exec: false,
-            cgroup_opens: false,
-            rules: Vec::new(),
-            ready: 0,
-            ready_kinds: Vec::new(),
-            ready_file: None,
             locks: LockLimits {
                 threshold,
                 ..LockLimits::default()
             },
+            ..Request::of([Signal::CgroupLock])
         };
         let (probes, events) = Probes::start(&request)?;
         let strategies = probes.strategies();

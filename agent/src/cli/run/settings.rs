@@ -10,6 +10,7 @@ use crate::config::{Config, Listen, Mode};
 use crate::export::check_headers;
 use crate::kernel::attach::Reach;
 use crate::kernel::cgroup_lock::LockLimits;
+use crate::kernel::oom::OomLimits;
 use crate::kernel::probes::{NameRule, Request};
 use crate::observe::cold_start::fold::About;
 use crate::observe::cold_start::{self, Condition, ReadyRule, Role, Settings, StartRule};
@@ -93,6 +94,7 @@ pub(super) fn request(config: &Config, rules: &[StartRule]) -> anyhow::Result<Re
         ready_kinds: kinds,
         ready_file: files.first().map(|path| path.display().to_string()),
         locks: LockLimits::default(),
+        oom: OomLimits::default(),
     })
 }
 
