@@ -1,5 +1,6 @@
 //! `hearth run`: the daemon, from the probes to whoever wants to know.
 
+mod locks;
 mod oom;
 mod settings;
 
@@ -36,6 +37,7 @@ use crate::observe::identity::{Bundles, CgroupNames, Cri, MemoryHierarchy, Resol
 use crate::privilege;
 use crate::time::Boottime;
 use crate::web;
+use locks::Locks;
 use oom::Oom;
 
 /// How often ended starts are looked for.
@@ -114,6 +116,7 @@ struct Daemon {
     enrolment: Enrolment,
     tracker: Tracker,
     oom: Oom,
+    locks: Locks,
     resolver: Arc<Resolver>,
     /// Starts of containers whose function and pod are being asked for.
     resolving: JoinSet<ColdStart>,
@@ -174,6 +177,7 @@ impl Daemon {
             enrolment,
             tracker: Tracker::new(settings, cgroups),
             oom: Oom::start(config)?,
+            locks: Locks::new(),
             resolver: Arc::new(resolver),
             resolving: JoinSet::new(),
             watch: WatchShare::new(config.watch_share.0, Boottime::now().0),
@@ -204,6 +208,7 @@ impl Daemon {
                         return quiet_if_unread(error);
                     }
                     self.advance_oom(export);
+                    self.locks.tell(&mut self.tracker, export);
                 }
                 Some(kept) = self.oom.next() => export.oom(&kept),
                 Some(Ok(start)) = self.resolving.join_next() => {
@@ -222,6 +227,14 @@ impl Daemon {
         self.events.take(&mut batch);
         self.accept(&mut batch);
         self.read_state(export)?;
+        self.locks.tell(&mut self.tracker, export);
+        let Self {
+            locks,
+            probes,
+            tracker,
+            ..
+        } = self;
+        locks.read(probes, tracker, export, true)?;
         let told = self.tell_last(export).await.or_else(quiet_if_unread);
         self.oom.finish(export);
         told
@@ -256,6 +269,9 @@ impl Daemon {
             self.enrolment.note(&mut self.probes, &event);
             self.oom.note(&event);
             self.tracker.accept(&event);
+            if let Event::LockWait(record) = &event {
+                self.locks.accept(record);
+            }
             if let Event::Oom(event) = event {
                 self.oom.accept(event, &mut self.tracker);
             }
@@ -311,6 +327,13 @@ impl Daemon {
     }
 
     fn read_state(&mut self, export: &Export) -> anyhow::Result<()> {
+        let Self {
+            locks,
+            probes,
+            tracker,
+            ..
+        } = self;
+        locks.read(probes, tracker, export, false)?;
         let ledger = self.probes.ledger()?;
         let drained = self.probes.drained();
         let dropped = ledger.iter().map(LedgerLine::dropped).sum::<u64>();

@@ -13,7 +13,7 @@ use prometheus::proto;
 
 /// One series: how often a length of time fell between two bounds.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct CountedSeries {
+pub(super) struct CountedSeries {
     /// Its attributes.
     pub attributes: Vec<(&'static str, String)>,
     /// By bound, how many were at most that long and longer than the bound before; and, last,
@@ -31,7 +31,7 @@ impl CountedSeries {
 
 /// One metric.
 #[derive(Clone, Debug, PartialEq)]
-pub struct CountedHistogram {
+pub(super) struct CountedHistogram {
     /// Its name, as OTLP has it.
     pub name: &'static str,
     /// What it tells.
@@ -114,7 +114,7 @@ impl CountedHistogram {
 
 /// The histograms as they were last read, shared between who reads and who tells them.
 #[derive(Clone, Debug, Default)]
-pub struct Counted {
+pub(super) struct Counted {
     histograms: Arc<Mutex<Vec<CountedHistogram>>>,
     begin_unix_ns: u64,
     desc: Option<Desc>,
@@ -123,7 +123,7 @@ pub struct Counted {
 impl Counted {
     /// None yet; they count from `begin_unix_ns` on.
     #[must_use]
-    pub fn since(begin_unix_ns: u64) -> Self {
+    pub(super) fn since(begin_unix_ns: u64) -> Self {
         let help = "Histograms that the kernel side has counted.".to_owned();
         let (labels, constants) = (Vec::new(), HashMap::new());
         Self {
@@ -134,7 +134,7 @@ impl Counted {
     }
 
     /// Replaces them.
-    pub fn set(&self, histograms: Vec<CountedHistogram>) {
+    pub(super) fn set(&self, histograms: Vec<CountedHistogram>) {
         *self
             .histograms
             .lock()

@@ -14,6 +14,8 @@ const BOUNDARIES: [f64; 21] = [
     0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0,
 ];
 
+/// Cgroups whose waits for locks are told, far more than there are.
+const LOCK_CGROUPS: usize = 1_000;
 /// Words of a cause.
 const CAUSES: usize = 4;
 /// Words of `ready`.
@@ -33,6 +35,7 @@ pub(super) fn bounds(max_functions: usize) -> impl Fn(&Instrument) -> Option<Str
         let limit = match instrument.name() {
             "hearth.cold_start.duration" => names * READYS * OPENERS,
             "hearth.cold_start.phase.duration" => names * labels,
+            "hearth.cgroup.lock.wait.time" => LOCK_CGROUPS,
             "hearth.cold_start.cause.time" => names * labels * CAUSES,
             "hearth.oom.kills" => names * CONSTRAINTS,
             _ => return None,

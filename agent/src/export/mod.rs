@@ -5,6 +5,7 @@ mod clock;
 mod counted;
 mod headers;
 mod history;
+mod locks;
 mod metrics;
 mod names;
 mod oom;
@@ -30,9 +31,9 @@ use tokio::task::JoinHandle;
 
 pub use agent::{AgentState, ProbeCounts, SharedState};
 pub use clock::WallClock;
-pub use counted::{Counted, CountedHistogram, CountedSeries};
 pub use headers::{HeadersError, check as check_headers};
 pub use history::{History, Told};
+pub use locks::LongWait;
 pub use names::{OTHER, UNKNOWN, name_of};
 pub use oom::{OomState, SharedOom};
 pub use otlp::{Collector, ConnectError, SendError};
@@ -42,9 +43,13 @@ pub use spool::DiskError;
 pub use trace::{TraceContext, record};
 
 use crate::config::{Config, Signal};
+use crate::kernel::cgroup_lock::LockSnapshot;
+use crate::observe::cgroup_lock::WaitsByCgroup;
 use crate::observe::cold_start::ColdStart;
 use crate::observe::oom::keeper::Kept;
 use crate::time::Boottime;
+use counted::Counted;
+use locks::SharedWaits;
 use metrics::Meters;
 use names::Names;
 use oom::OomMeters;
@@ -83,6 +88,7 @@ pub struct Export {
     clock: WallClock,
     state: SharedState,
     counted: Counted,
+    lock_waits: SharedWaits,
     outbox: Option<Outbox>,
     sender: Option<(oneshot::Sender<Duration>, JoinHandle<()>)>,
 }
@@ -113,8 +119,11 @@ impl Export {
         let clock = WallClock::new();
         let counted = Counted::since(clock.unix_ns(Boottime::now()));
         registry.register(Box::new(counted.clone()))?;
+        let lock_waits = SharedWaits::default();
+        lock_waits.instrument(&meter);
         let mut export = Self {
             counted: counted.clone(),
+            lock_waits,
             meters: Meters::new(&meter),
             oom: OomMeters::new(&meter),
             provider,
@@ -203,10 +212,18 @@ impl Export {
         self.state.clone()
     }
 
-    /// Where histograms that the kernel side has counted are put, to be told.
-    #[must_use]
-    pub fn counted(&self) -> Counted {
-        self.counted.clone()
+    /// Tells what was counted of cgroup locks.
+    pub fn locks(&self, snapshot: &LockSnapshot, waits: &WaitsByCgroup) {
+        self.counted.set(locks::histograms(snapshot));
+        self.lock_waits.set(waits);
+    }
+
+    /// Tells a long wait for one of them.
+    pub fn lock_wait(&mut self, wait: &LongWait<'_>) {
+        self.clock.keep();
+        if let Some(outbox) = &self.outbox {
+            outbox.push(locks::record(wait, &self.clock));
+        }
     }
 
     /// Where the page finds what was told.

@@ -29,7 +29,9 @@ use thiserror::Error;
 
 use self::metrics::Metrics;
 use super::headers::{self, HeadersError};
-use super::record::{Attribute, EVENT_COLD_START, EVENT_OOM, Log, Record, Span, Value};
+use super::record::{
+    Attribute, EVENT_COLD_START, EVENT_LOCK_WAIT, EVENT_OOM, Log, Record, Span, Value,
+};
 use crate::config::{Compression, Endpoint, Otlp, Protocol};
 
 /// A collector that cannot be talked to as configured.
@@ -222,7 +224,7 @@ impl Collector {
 
 /// The SDK's records hold names that live as long as the program: those that hearth tells.
 fn event_name(event: &str) -> &'static str {
-    let known = [EVENT_COLD_START, EVENT_OOM];
+    let known = [EVENT_COLD_START, EVENT_LOCK_WAIT, EVENT_OOM];
     known
         .into_iter()
         .find(|known| *known == event)

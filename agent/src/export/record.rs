@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 
+/// Event name of a long wait's log record.
+pub(super) const EVENT_LOCK_WAIT: &str = "hearth.cgroup_lock.wait";
 /// Event name of a start's log record.
 pub(super) const EVENT_COLD_START: &str = "hearth.cold_start";
 

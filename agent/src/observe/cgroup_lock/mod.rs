@@ -1,11 +1,13 @@
 //! Waits for and holds of the cgroup locks, from the kernel's histograms and its long waits.
 
+mod by_cgroup;
 mod node;
 mod report;
 mod times;
 mod wait;
 mod worst;
 
+pub use by_cgroup::WaitsByCgroup;
 pub use node::{CgroupNode, Hierarchy};
 pub use report::{
     CgroupLine, HolderLine, LockLine, LockReport, TaskLine, WaitLine, cgroup_lines, counts_since,
