@@ -16,6 +16,7 @@ mod cold_start;
 mod globals;
 mod ledger;
 mod oom;
+mod retransmit;
 mod ring;
 mod task;
 

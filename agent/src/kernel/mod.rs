@@ -14,6 +14,7 @@ pub mod oom;
 pub mod probes;
 pub mod program_log;
 pub mod recursion;
+pub mod retransmit;
 pub mod symbols;
 pub mod table;
 pub mod uprobes;

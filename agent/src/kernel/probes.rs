@@ -9,7 +9,9 @@ use aya::{
     Ebpf, EbpfLoader,
     maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf},
 };
-use hearth_abi::{COMM_BYTES, Config, ExecRule, FILE_BYTES, LedgerRow, Opener, Watch};
+use hearth_abi::{
+    COMM_BYTES, Config, ExecRule, FILE_BYTES, LedgerRow, Opener, RetransmitNamespace, Watch,
+};
 use thiserror::Error;
 
 use super::{
@@ -23,6 +25,7 @@ use super::{
     offsets,
     oom::OomLimits,
     program_log, recursion,
+    retransmit::{RetransmitSnapshot, Retransmits},
     table::{Point, Signal, hooks},
     uprobes::{EnrolError, Uprobes},
 };
@@ -147,6 +150,8 @@ pub struct Probes {
     watching: bool,
     /// Where the signal `cgroup_lock` is watched.
     locks: Option<Locks>,
+    /// Where the signal `retransmit` is watched.
+    retransmits: Option<Retransmits>,
 }
 
 impl std::fmt::Debug for Probes {
@@ -250,6 +255,11 @@ impl Probes {
             .contains(&Signal::CgroupLock)
             .then(|| Locks::start(&mut ebpf, &attached.report, &request.locks))
             .transpose()?;
+        let retransmits = request
+            .signals
+            .contains(&Signal::Retransmit)
+            .then(|| Retransmits::start(&mut ebpf))
+            .transpose()?;
         let (drain, events) = Drain::start([ring, captures], log).map_err(ProbesError::Thread)?;
         let mut probes = Self {
             ebpf,
@@ -262,6 +272,7 @@ impl Probes {
             uprobes: Uprobes::default(),
             watching: false,
             locks,
+            retransmits,
         };
         if request.reach == Reach::Trace {
             probes.set_watching(true)?;
@@ -304,6 +315,22 @@ impl Probes {
     #[must_use]
     pub fn lock_addresses(&self) -> &[LockAddress] {
         self.locks.as_ref().map_or(&[], Locks::addresses)
+    }
+
+    /// Segments sent again since the probes were attached; `None` where the signal is not watched,
+    /// or nothing was sent again since the last reading.
+    pub fn retransmits(&mut self) -> Result<Option<RetransmitSnapshot>, ProbesError> {
+        match &mut self.retransmits {
+            Some(retransmits) => retransmits.read(),
+            None => Ok(None),
+        }
+    }
+
+    /// Makes room where namespaces sent nothing again for long.
+    pub fn forget_retransmits(&mut self, namespaces: &[RetransmitNamespace]) {
+        if let Some(retransmits) = &mut self.retransmits {
+            retransmits.forget(namespaces);
+        }
     }
 
     /// Hits for which the kernel did not run a program, by program: one of ours was running on

@@ -6,6 +6,7 @@
 
 mod cold_start;
 mod oom;
+mod retransmit;
 
 use serde::{Deserialize, Serialize};
 
@@ -223,7 +224,7 @@ const fn number(call: libc::c_long) -> u32 {
 }
 
 /// The table, signal by signal.
-const TABLE: [&[Hook]; 2] = [cold_start::HOOKS, oom::HOOKS];
+const TABLE: &[&[Hook]] = &[cold_start::HOOKS, oom::HOOKS, retransmit::HOOKS];
 
 /// Every hook, in the table's order.
 pub fn hooks() -> impl Iterator<Item = &'static Hook> {

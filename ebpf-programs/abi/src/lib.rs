@@ -13,6 +13,7 @@ mod oom;
 #[cfg(feature = "user")]
 mod pod;
 mod probe;
+mod retransmit;
 mod text;
 mod watch;
 
@@ -31,6 +32,10 @@ pub use oom::{
     oom_kill, oom_thread, oom_vma,
 };
 pub use probe::{PROBES, Probe};
+pub use retransmit::{
+    FAMILY_V4, FAMILY_V6, PREFIX_V4_BYTES, PREFIX_V6_BYTES, RETRANSMIT_NAMESPACES, RETRANSMIT_ROWS,
+    RetransmitKey, RetransmitNamespace,
+};
 pub use text::{TEXT_BYTES, TEXT_LONG, TEXT_SHORT, Text};
 pub use watch::{
     COMM_BYTES, Config, ExecRule, FILE_BYTES, InFlight, Opener, SYSCALLS, Watch, ready, syscall,

@@ -229,4 +229,22 @@ offsets! {
     mount_parent: "mount.mnt_parent",
     /// Where it is on it.
     mount_mountpoint: "mount.mnt_mountpoint",
+    /// IPv4 peer of a socket, network order.
+    sk_daddr: "sock.__sk_common.skc_daddr",
+    /// IPv6 peer of a socket, network order; a mapped one where the peer is IPv4.
+    sk_v6_daddr: "sock.__sk_common.skc_v6_daddr",
+    /// Network namespace of a socket.
+    sk_net: "sock.__sk_common.skc_net.net",
+    /// Memory cgroup that a socket is charged to.
+    sk_memcg: "sock.sk_memcg",
+    /// Cgroup of a socket in the v2 hierarchy.
+    sk_cgroup: "sock.sk_cgrp_data.cgroup",
+    /// Inode number of a network namespace.
+    net_inum: "net.ns.inum",
+    /// Segments that a TCP socket has sent again.
+    tcp_total_retrans: "tcp_sock.total_retrans",
+    /// Control block of a buffer.
+    skb_cb: "sk_buff.cb",
+    /// Segments of a buffer of TCP.
+    tcp_cb_segments: "tcp_skb_cb.tcp_gso_segs",
 }

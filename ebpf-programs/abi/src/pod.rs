@@ -2,7 +2,7 @@
 
 use crate::{
     Config, ExecRule, LedgerRow, LockCgroup, LockRow, LockSettings, LockTotals, LockWait, Offsets,
-    OomConfig, Watch,
+    OomConfig, RetransmitKey, RetransmitNamespace, Watch,
 };
 
 macro_rules! pod {
@@ -13,4 +13,5 @@ macro_rules! pod {
 }
 
 pod!(Config, ExecRule, LedgerRow, Offsets, OomConfig, Watch);
+pod!(RetransmitKey, RetransmitNamespace);
 pod!(LockCgroup, LockRow, LockSettings, LockTotals, LockWait);

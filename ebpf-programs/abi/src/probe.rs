@@ -86,4 +86,10 @@ probes! {
     LockRstat = "lock_rstat",
     /// The `LockWait` records; one over the rate is `aggregated`.
     LockRecord = "lock_record",
+    /// `__tcp_retransmit_skb`, or its tracepoint; `filtered` are attempts that sent nothing.
+    Retransmit = "retransmit",
+    /// `tcp_retransmit_synack`.
+    RetransmitSynack = "retransmit_synack",
+    /// `inet_sock_set_state`, for whose a socket is.
+    SocketOwner = "socket_owner",
 }

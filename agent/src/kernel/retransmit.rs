@@ -1,0 +1,88 @@
+//! Reads what the `retransmit` signal has counted.
+
+use std::collections::BTreeMap;
+
+use aya::{
+    Ebpf, Pod,
+    maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
+};
+use hearth_abi::{RETRANSMIT_NAMESPACES, RETRANSMIT_ROWS, RetransmitKey, RetransmitNamespace};
+
+use super::probes::{ProbesError, map};
+
+const ROWS: &str = "RETRANSMITS";
+const TOTALS: &str = "RETRANSMIT_TOTALS";
+const NODE: &str = "RETRANSMIT_NODE";
+
+/// The maps of the signal.
+pub(super) struct Retransmits {
+    rows: PerCpuHashMap<MapData, RetransmitKey, u64>,
+    totals: PerCpuHashMap<MapData, RetransmitNamespace, u64>,
+    node: PerCpuArray<MapData, u64>,
+    read: Option<[u64; 2]>,
+}
+
+/// Segments sent again since the probes were attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RetransmitSnapshot {
+    /// By namespace and family: all of them.
+    pub totals: BTreeMap<RetransmitNamespace, u64>,
+    /// By who and where to, where that was not evicted; read after the totals, so that these miss
+    /// nothing of what the totals have but what was evicted.
+    pub rows: BTreeMap<RetransmitKey, u64>,
+}
+
+impl Retransmits {
+    /// Takes the maps; after the programs were loaded.
+    pub(super) fn start(ebpf: &mut Ebpf) -> Result<Self, ProbesError> {
+        Ok(Self {
+            rows: map(ebpf, ROWS)?,
+            totals: map(ebpf, TOTALS)?,
+            node: map(ebpf, NODE)?,
+            read: None,
+        })
+    }
+
+    /// What was counted; `None` if that is what was read last.
+    pub(super) fn read(&mut self) -> Result<Option<RetransmitSnapshot>, ProbesError> {
+        let failed = |name| move |error| ProbesError::Map(name, Box::new(error));
+        let node = self.node().map_err(failed(NODE))?;
+        if self.read == Some(node) {
+            return Ok(None);
+        }
+        let totals = all(&self.totals, RETRANSMIT_NAMESPACES).map_err(failed(TOTALS))?;
+        let rows = all(&self.rows, RETRANSMIT_ROWS).map_err(failed(ROWS))?;
+        // Before the others: what was counted meanwhile makes for another reading.
+        self.read = Some(node);
+        Ok(Some(RetransmitSnapshot { totals, rows }))
+    }
+
+    /// Makes room where namespaces were quiet for long. What one of them counts from now on
+    /// begins at zero.
+    pub(super) fn forget(&mut self, namespaces: &[RetransmitNamespace]) {
+        for namespace in namespaces {
+            // Gone already is as good.
+            let _ = self.totals.remove(namespace);
+        }
+    }
+
+    fn node(&self) -> Result<[u64; 2], MapError> {
+        Ok([sum(&self.node.get(&0, 0)?), sum(&self.node.get(&1, 0)?)])
+    }
+}
+
+/// Every entry, once. While entries are evicted a walk may begin again: it ends after twice the
+/// entries there can be, and what it missed is in the next one.
+fn all<K: Pod + Ord>(
+    map: &PerCpuHashMap<MapData, K, u64>,
+    entries: u32,
+) -> Result<BTreeMap<K, u64>, MapError> {
+    map.iter()
+        .take(2 * entries as usize)
+        .map(|entry| entry.map(|(key, values)| (key, sum(&values))))
+        .collect()
+}
+
+fn sum(values: &PerCpuValues<u64>) -> u64 {
+    values.iter().sum()
+}
