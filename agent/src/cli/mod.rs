@@ -8,6 +8,7 @@ pub mod figures;
 mod interruption;
 pub mod line;
 pub mod locks;
+pub mod oom;
 pub mod percentiles;
 pub mod perfetto;
 pub mod picture;
@@ -54,6 +55,8 @@ pub enum Command {
     Trace(trace::Trace),
     /// Show who waits for the kernel's cgroup locks, for how long, and because of whom.
     Locks(locks::Locks),
+    /// Show what the kernel killed for want of memory, and what the victims were doing.
+    Oom(oom::Oom),
     /// Show what this kernel lets hearth see, how exactly, and why not better.
     Doctor(doctor::Doctor),
     /// Check or show the configuration.
@@ -80,6 +83,7 @@ impl Cli {
             Command::Config { action } => action.run(),
             Command::Trace(trace) => return trace.run(),
             Command::Locks(locks) => locks.run(),
+            Command::Oom(oom) => oom.run(),
             Command::Doctor(doctor) => doctor.run(),
         }?;
         Ok(ExitCode::SUCCESS)

@@ -232,3 +232,21 @@ impl Target {
         rustix::fs::fstatfs(&*self.file).is_ok_and(|fs| u64::try_from(fs.f_type) == Ok(OVERLAY))
     }
 }
+
+impl Root {
+    /// As [`open`](Self::open), of a path that was [`shown`](Target::shown) earlier: one through
+    /// `/proc/PID/root` is resolved beneath that root, if the process is still there.
+    pub fn open_through_process(&self, path: &Path) -> Result<Target, ImageError> {
+        let Ok(beneath) = path.strip_prefix("/proc") else {
+            return self.open(path);
+        };
+        let mut parts = beneath.iter();
+        let pid = parts.next().and_then(|pid| pid.to_str()?.parse().ok());
+        match (pid, parts.next()) {
+            (Some(pid), Some(root)) if root == "root" => {
+                Self::of_process(pid)?.open(parts.as_path())
+            }
+            _ => self.open(path),
+        }
+    }
+}

@@ -5,6 +5,7 @@ pub mod assembler;
 pub mod before;
 pub mod cgroup_state;
 mod command;
+pub mod enough;
 mod fields;
 pub mod format;
 pub mod keeper;
@@ -18,5 +19,6 @@ pub mod recorder;
 pub(crate) mod samples;
 pub mod sentence;
 pub mod store;
+pub mod symbols;
 
 pub use model::{Absent, Capture, CaptureId, Completeness, Constraint, Known, Reason};

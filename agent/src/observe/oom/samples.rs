@@ -139,7 +139,7 @@ fn vma() -> Vma {
             minor: 1,
             inode: 1234,
         }),
-        name: "shop".into(),
+        name: "/usr/bin/shop".into(),
     }
 }
 

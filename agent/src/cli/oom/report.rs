@@ -1,0 +1,487 @@
+//! A capture as a report that one can act on.
+
+use std::fmt::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use anstyle::AnsiColor;
+
+use super::view::{Stack, View};
+use crate::cli::terminal::{Terminal, fit};
+use crate::observe::oom::model::{
+    Before, Capture, CgroupState, Completeness, Known, Memory, Thread,
+};
+use crate::observe::oom::sentence::size;
+use crate::observe::oom::symbols::{KernelName, Named};
+
+/// Columns of the headings.
+const HEADING: usize = 9;
+/// Groups of threads that are shown without `--all`.
+const GROUPS: usize = 8;
+/// Entries of memory.stat that are shown.
+const GROWN: usize = 5;
+/// Growth of an entry that is not worth a word, bytes.
+const LITTLE: u64 = 64 << 10;
+
+/// The report.
+pub(super) fn report(view: &View<'_>, all: bool, terminal: &Terminal) -> String {
+    let mut page = Page {
+        text: String::new(),
+        terminal,
+    };
+    let capture = view.capture;
+    heading(view, &mut page);
+    who(capture, &mut page);
+    why(view, &mut page);
+    grew(capture, &mut page);
+    enough(view, &mut page);
+    threads(view, all, &mut page);
+    missing(view, &mut page);
+    page.text
+}
+
+/// Text under headings in the margin.
+struct Page<'a> {
+    text: String,
+    terminal: &'a Terminal,
+}
+
+impl Page<'_> {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line.trim_end());
+        self.text.push('\n');
+    }
+
+    /// Lines under a heading, wrapped.
+    fn under(&mut self, heading: &str, lines: &[String]) {
+        let room = self.terminal.width.saturating_sub(HEADING).max(40);
+        let mut heading = heading;
+        for line in lines {
+            let line = self.terminal.show(line);
+            for line in crate::cli::terminal::wrap(&line, room, "") {
+                let margin = self.terminal.bold(&fit(heading, HEADING));
+                self.line(&format!("{margin}{line}"));
+                heading = "";
+            }
+        }
+    }
+}
+
+fn heading(view: &View<'_>, page: &mut Page<'_>) {
+    let capture = view.capture;
+    let time = UNIX_EPOCH + Duration::from_nanos(capture.killed_unix_ns);
+    let how = match capture.completeness {
+        Completeness::Complete => "every thread was seen".to_owned(),
+        Completeness::SomeThreads => format!("{} threads were not seen", capture.threads_missing),
+        Completeness::KillOnly => "no thread was seen at its exit".to_owned(),
+    };
+    let time = humantime::format_rfc3339_millis(time);
+    let line = page.terminal.dim(&format!("{}  {time}  {how}", capture.id));
+    page.line(&line);
+    let summary = page.terminal.show(&view.summary);
+    let summary = page.terminal.colour(AnsiColor::Red, &summary);
+    page.line(&summary);
+    page.line("");
+}
+
+fn who(capture: &Capture, page: &mut Page<'_>) {
+    let victim = &capture.victim;
+    let known = |known: &Known<String>| match known {
+        Known::Value(text) => text.clone(),
+        Known::Absent(absent) => format!("not known: {absent}"),
+    };
+    let number = |value: Option<String>| value.unwrap_or_else(|| "?".to_owned());
+    let mut lines = vec![
+        format!(
+            "{}, pid {}, user {}, {}, oom_score_adj {}",
+            victim.comm,
+            victim.pid,
+            number(victim.uid.value().map(ToString::to_string)),
+            count(victim.threads, "thread"),
+            number(victim.oom_score_adj.value().map(ToString::to_string)),
+        ),
+        format!("program {}", known(&victim.exe)),
+    ];
+    lines.push(match &victim.command {
+        Known::Value(arguments) => {
+            let cut = match victim.command_cut_bytes {
+                0 => String::new(),
+                bytes => format!(" ... and {bytes} bytes more"),
+            };
+            format!("command {}{cut}", arguments.join(" "))
+        }
+        Known::Absent(absent) => format!("command not known: {absent}"),
+    });
+    lines.push(format!("cgroup {}", known(&victim.cgroup.path)));
+    if let Some(id) = &victim.container_id {
+        lines.push(format!("container {id}"));
+    }
+    if let Some(trace) = capture.trace.value() {
+        lines.push(format!("trace {}", trace.trace_id));
+    }
+    lines.push(format!("memory {}", memory(&victim.memory)));
+    page.under("who", &lines);
+    page.line("");
+}
+
+fn memory(memory: &Memory) -> String {
+    let parts = [
+        ("anonymous", &memory.anon_bytes),
+        ("files", &memory.file_bytes),
+        ("shared", &memory.shmem_bytes),
+        ("swapped", &memory.swap_bytes),
+        ("page tables", &memory.page_table_bytes),
+    ];
+    let parts = parts.map(|(name, bytes)| format!("{name} {}", bytes_or(bytes)));
+    parts.join(", ")
+}
+
+fn why(view: &View<'_>, page: &mut Page<'_>) {
+    let Capture {
+        kill,
+        asker,
+        victim,
+        cgroup,
+        ..
+    } = view.capture;
+    let mut lines = Vec::new();
+    let what = match cgroup.path.value() {
+        Some(path) if cgroup.id != victim.cgroup.id => format!("cgroup {path}: "),
+        _ => String::new(),
+    };
+    lines.push(format!(
+        "{what}used {} of {}, and {} more was asked for",
+        bytes_or(&kill.usage_bytes),
+        bytes_or(&kill.limit_bytes),
+        bytes_or(&kill.asked_bytes),
+    ));
+    if let Some(limit) = kill.swap_limit_bytes.value() {
+        let what = if kill.swap_with_memory {
+            "memory and swap"
+        } else {
+            "swap"
+        };
+        lines.push(format!(
+            "{what}: used {} of {}",
+            bytes_or(&kill.swap_usage_bytes),
+            size(*limit)
+        ));
+    }
+    lines.push(if asker.pid == victim.pid {
+        "asked for by the victim itself".to_owned()
+    } else {
+        let place = asker.cgroup.path.value().map(|path| format!(" in {path}"));
+        format!(
+            "asked for by {}, pid {}{}",
+            asker.comm,
+            asker.pid,
+            place.unwrap_or_default()
+        )
+    });
+    if let Known::Value(points) = &kill.points {
+        lines.push(format!("chosen with {points} points"));
+    }
+    if kill.group.is_some() {
+        lines.push("killed with its whole cgroup: memory.oom.group is 1".to_owned());
+    }
+    page.under("why", &lines);
+    if let Known::Value(frames) = &view.asker_stack {
+        kernel_frames("asked in", frames, page);
+    }
+    page.line("");
+}
+
+fn grew(capture: &Capture, page: &mut Page<'_>) {
+    let mut lines = Vec::new();
+    match &capture.before {
+        Known::Value(before) => usage(before, &mut lines),
+        Known::Absent(absent) => lines.push(format!("before the kill: not known: {absent}")),
+    }
+    if let (Known::Value(before), Known::Value(state)) = (&capture.before, &capture.state) {
+        entries(before, state, &mut lines);
+    }
+    if let Known::Value(state) = &capture.state {
+        let pressure = state.pressure.value();
+        lines.extend(pressure.map(|pressure| {
+            format!(
+                "some task waited for memory in {:.1} % of the 10 s before, all did in {:.1} %",
+                pressure.some.avg10, pressure.full.avg10
+            )
+        }));
+    }
+    page.under("grew", &lines);
+    page.line("");
+}
+
+/// From where to where the usage went.
+fn usage(before: &Before, lines: &mut Vec<String>) {
+    let (Some(first), Some(last)) = (before.usage.first(), before.usage.last()) else {
+        lines.push("no usage was sampled before the kill".to_owned());
+        return;
+    };
+    let rate = match &before.growth {
+        Known::Value(rate) => format!("{} a second", signed(*rate)),
+        Known::Absent(absent) => format!("rate not known: {absent}"),
+    };
+    lines.push(format!(
+        "usage went from {} to {} in {:.1} s: {rate}",
+        size(first.bytes),
+        size(last.bytes),
+        last.at.since(first.at).as_secs_f64(),
+    ));
+    for process in before.processes.value().into_iter().flatten().take(3) {
+        lines.push(format!(
+            "{}, pid {}, held {}",
+            process.name,
+            process.pid,
+            size(process.rss_bytes)
+        ));
+    }
+}
+
+/// The entries of memory.stat that grew most.
+fn entries(before: &Before, state: &CgroupState, lines: &mut Vec<String>) {
+    let (Known::Value(then), Known::Value(now)) = (&before.stat, &state.stat) else {
+        return;
+    };
+    // Counts of events are among them; what is in bytes is known by name.
+    let bytes = [
+        "anon",
+        "file",
+        "shmem",
+        "kernel_stack",
+        "pagetables",
+        "percpu",
+        "sock",
+        "slab",
+        "total_rss",
+        "total_cache",
+        "total_shmem",
+        "total_swap",
+    ];
+    let grown = bytes.iter().filter_map(|name| {
+        let (then, now) = (then.get(*name)?, now.get(*name)?);
+        Some((
+            now.checked_sub(*then).filter(|more| *more >= LITTLE)?,
+            name,
+            then,
+            now,
+        ))
+    });
+    let mut grown: Vec<_> = grown.collect();
+    grown.sort_unstable_by(|a, b| b.cmp(a));
+    for (more, name, then, now) in grown.into_iter().take(GROWN) {
+        let name = name.strip_prefix("total_").unwrap_or(name);
+        lines.push(format!(
+            "{name} +{} ({} to {})",
+            size(more),
+            size(*then),
+            size(*now)
+        ));
+    }
+}
+
+fn enough(view: &View<'_>, page: &mut Page<'_>) {
+    let lines = match &view.enough {
+        Known::Value(enough) => vec![
+            format!(
+                "at least {}; try {}",
+                size(enough.at_least_bytes),
+                size(enough.try_bytes)
+            ),
+            enough.because.clone(),
+        ],
+        Known::Absent(absent) => vec![format!("cannot be said: {absent}")],
+    };
+    page.under("enough", &lines);
+}
+
+fn threads(view: &View<'_>, all: bool, page: &mut Page<'_>) {
+    let both = view.capture.threads.iter().zip(&view.stacks);
+    let mut groups: Vec<Vec<(&Thread, &Stack)>> = Vec::new();
+    for (thread, stack) in both {
+        let same = groups.iter_mut().find(|group| {
+            !all && group[0].1.user == stack.user && group[0].1.kernel == stack.kernel
+        });
+        match same {
+            Some(group) => group.push((thread, stack)),
+            None => groups.push(vec![(thread, stack)]),
+        }
+    }
+    let shown = if all { groups.len() } else { GROUPS };
+    for group in groups.iter().take(shown) {
+        page.line("");
+        let (thread, stack) = group[0];
+        let others = match group.len() {
+            1 => String::new(),
+            n => format!(", and {} more at the same place", n - 1),
+        };
+        let name = page.terminal.show(&thread.comm);
+        let title = format!("thread {} {name}{others}", thread.tid);
+        let title = page.terminal.bold(&title);
+        page.line(&title);
+        if !thread.own_context {
+            page.line("  as of the kill: it was not seen at its exit");
+        }
+        match &stack.user {
+            Known::Value(frames) => user_frames(frames, stack.leaf.as_ref(), page),
+            Known::Absent(absent) => page.line(&format!("  no user stack: {absent}")),
+        }
+        if let Known::Value(frames) = &stack.kernel {
+            kernel_frames("  in the kernel", frames, page);
+        }
+        if all {
+            registers(thread, page);
+        }
+    }
+    if groups.len() > shown {
+        let more = groups.len() - shown;
+        page.line("");
+        page.line(&format!("threads at {more} other places: --all"));
+    }
+}
+
+fn user_frames(frames: &[Named], leaf: Option<&Named>, page: &mut Page<'_>) {
+    for (index, frame) in frames.iter().enumerate() {
+        for inlined in &frame.inlined {
+            let name = page.terminal.show(inlined);
+            page.line(&format!("      {name} (inlined)"));
+        }
+        let place = place(frame, page.terminal);
+        page.line(&format!("  #{index:<3}{place}"));
+        // Where the walk by frame pointers would have missed the caller of a leaf function.
+        let missed =
+            leaf.filter(|leaf| index == 0 && frames.get(1).is_none_or(|next| next.ip != leaf.ip));
+        if let Some(leaf) = missed {
+            let place = self::place(leaf, page.terminal);
+            page.line(&format!("    ? {place}"));
+        }
+    }
+    if frames.is_empty() {
+        page.line("  an empty user stack");
+    }
+}
+
+/// `function+offset  line  file`, or what there is of it.
+fn place(frame: &Named, terminal: &Terminal) -> String {
+    let file = frame
+        .file
+        .as_deref()
+        .map(|file| terminal.show(file))
+        .unwrap_or_default();
+    match &frame.function {
+        Known::Value(function) => {
+            let offset = frame
+                .function_offset
+                .map_or(String::new(), |at| format!("+{at:#x}"));
+            let line = frame.line.as_deref().map(|line| terminal.show(line));
+            let at = line.map_or_else(|| terminal.dim(&file), |line| terminal.dim(&line));
+            format!("{}{offset}  {at}", terminal.show(function))
+        }
+        Known::Absent(absent) => {
+            let at = match (frame.file_offset, file.as_str()) {
+                (Some(offset), file) if !file.is_empty() => format!("{file}+{offset}"),
+                _ => frame.ip.to_string(),
+            };
+            format!("{at}  {}", terminal.dim(&absent.to_string()))
+        }
+    }
+}
+
+fn kernel_frames(heading: &str, frames: &[KernelName], page: &mut Page<'_>) {
+    let names = frames.iter().map(|frame| match &frame.function {
+        Known::Value(name) => name.split('+').next().unwrap_or(name).to_owned(),
+        Known::Absent(_) => frame.ip.to_string(),
+    });
+    let names = names.collect::<Vec<_>>().join(" < ");
+    if names.is_empty() {
+        return;
+    }
+    let line = format!("{heading}: {names}");
+    let indent = if heading.starts_with(' ') { 4 } else { HEADING };
+    let room = page.terminal.width.saturating_sub(indent + 2).max(40);
+    for (index, line) in crate::cli::terminal::wrap(line.trim_start(), room, "")
+        .iter()
+        .enumerate()
+    {
+        let indent = if heading.starts_with(' ') && index == 0 {
+            2
+        } else {
+            indent
+        };
+        let line = page.terminal.dim(line);
+        page.line(&format!("{}{line}", " ".repeat(indent)));
+    }
+}
+
+fn registers(thread: &Thread, page: &mut Page<'_>) {
+    if let Known::Value(registers) = &thread.registers {
+        let all: Vec<_> = registers
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        for line in all.chunks(4) {
+            page.line(&format!("  {}", line.join("  ")));
+        }
+    }
+    if let Known::Value(window) = &thread.stack_window {
+        page.line(&format!("  stack at {}:", window.start));
+        let digits: Vec<char> = window.bytes.chars().collect();
+        for (index, row) in digits.chunks(64).enumerate() {
+            let address = window.start.0.wrapping_add(index as u64 * 32);
+            let row: String = row.iter().collect();
+            page.line(&format!("    {address:#x}  {row}"));
+        }
+    }
+}
+
+fn missing(view: &View<'_>, page: &mut Page<'_>) {
+    if view.missing.is_empty() {
+        return;
+    }
+    page.line("");
+    let title = page.terminal.bold("not in this capture");
+    page.line(&title);
+    let widest = view
+        .missing
+        .iter()
+        .map(|missing| missing.field.len())
+        .max()
+        .unwrap_or(0);
+    for missing in &view.missing {
+        let times = match missing.times {
+            1 => String::new(),
+            n => format!(" ({n} times)"),
+        };
+        let mut line = String::new();
+        let why = page.terminal.show(&missing.why.to_string());
+        // Writing to a string cannot fail.
+        let _ = write!(line, "  {}  {why}{times}", fit(missing.field, widest));
+        let line = page.terminal.dim(&line);
+        page.line(&line);
+    }
+}
+
+fn bytes_or(known: &Known<u64>) -> String {
+    known
+        .value()
+        .map_or_else(|| "?".to_owned(), |bytes| size(*bytes))
+}
+
+fn count(n: u32, what: &str) -> String {
+    match n {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
+}
+
+/// A rate with its sign.
+fn signed(rate: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is positive, and the cast goes to the nearest end where it does not fit"
+    )]
+    let bytes = rate.abs() as u64;
+    let sign = if rate < 0.0 { '-' } else { '+' };
+    format!("{sign}{}", size(bytes))
+}

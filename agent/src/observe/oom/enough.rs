@@ -1,0 +1,148 @@
+//! What limit would have been enough, and how that was found.
+//!
+//! What was charged when the kernel gave up is what reclaim could not get back: with what was
+//! asked for on top it is the least that would have done. How much more is wanted depends on how
+//! fast the usage grew: a limit cannot hold a leak, only put the kill off.
+
+use serde::Serialize;
+
+use super::model::{Absent, Capture, Constraint, Known, Reason};
+use super::sentence::size;
+
+/// Room beyond the least, as a share of it, where the usage did not grow: a quarter.
+const ROOM: u64 = 4;
+/// For how long a growth is allowed for, seconds.
+const LONGER: u64 = 60;
+/// Growth, bytes a second, below which the usage counts as level: it would take more than a day
+/// to fill a gigabyte.
+const LEVEL: f64 = 12_000.0;
+/// Limits are rounded up to this.
+const STEP: u64 = 1 << 20;
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Enough {
+    /// What this very request needed: bytes charged and bytes asked for.
+    pub at_least_bytes: u64,
+    /// A limit to try, bytes, in whole mebibytes.
+    pub try_bytes: u64,
+    /// How that was found.
+    pub basis: Basis,
+    /// The same, for people.
+    pub because: String,
+}
+
+/// How a limit was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Basis {
+    /// The usage was growing: the limit lasts a minute longer at that rate.
+    Growth,
+    /// The usage was level: the least and a quarter.
+    Level,
+    /// Nobody saw whether it grew: the least and a quarter.
+    Unknown,
+}
+
+/// What would have been enough for `capture`, or why that cannot be said.
+pub fn enough(capture: &Capture) -> Result<Enough, Absent> {
+    if capture.kill.constraint != Constraint::Cgroup {
+        let why = "it was no cgroup's limit that was hit";
+        return Err(Absent::new(Reason::NotApplicable, why));
+    }
+    let Known::Value(usage) = &capture.kill.usage_bytes else {
+        let why = "what the cgroup used at the kill is not known";
+        return Err(Absent::new(Reason::NotTold, why));
+    };
+    let asked = capture.kill.asked_bytes.value().copied().unwrap_or(0);
+    let at_least_bytes = usage.saturating_add(asked);
+    let growth = capture
+        .before
+        .value()
+        .and_then(|before| before.growth.value().copied());
+    let room = at_least_bytes.saturating_add(at_least_bytes / ROOM);
+    let (basis, wanted, because) = match growth {
+        Some(rate) if rate > LEVEL => {
+            let rate = whole(rate);
+            let more = rate.saturating_mul(LONGER);
+            let because = format!(
+                "the usage grew by {} a second until the kill: this lasts {LONGER} s longer. If it \
+                 never levels off it is a leak, which no limit holds",
+                size(rate)
+            );
+            (Basis::Growth, at_least_bytes.saturating_add(more), because)
+        }
+        Some(_) => (
+            Basis::Level,
+            room,
+            "the usage was level: what was charged and asked for, and a quarter of it".to_owned(),
+        ),
+        None => (
+            Basis::Unknown,
+            room,
+            "what was charged and asked for, and a quarter of it; whether the usage was still \
+             growing was not seen"
+                .to_owned(),
+        ),
+    };
+    Ok(Enough {
+        at_least_bytes,
+        try_bytes: wanted.checked_next_multiple_of(STEP).unwrap_or(wanted),
+        basis,
+        because,
+    })
+}
+
+/// A positive rate in whole bytes.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "it is positive, and the cast goes to the nearest end where it does not fit"
+)]
+const fn whole(rate: f64) -> u64 {
+    rate as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::oom::samples;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn a_growth_is_allowed_for() {
+        let enough = enough(&samples::whole()).expect("an answer");
+        assert_eq!(enough.basis, Basis::Growth);
+        assert_eq!(enough.at_least_bytes, 64 * MIB + 4096);
+        // 2 MiB/s for a minute, rounded up.
+        assert_eq!(enough.try_bytes, (64 + 120 + 1) * MIB);
+        assert!(
+            enough.because.contains("2 MiB a second"),
+            "{}",
+            enough.because
+        );
+    }
+
+    #[test]
+    fn without_growth_there_is_a_quarter_of_room() {
+        let mut capture = samples::whole();
+        if let Known::Value(before) = &mut capture.before {
+            before.growth = Known::Value(-5.0);
+        }
+        let level = enough(&capture).expect("an answer");
+        assert_eq!((level.basis, level.try_bytes), (Basis::Level, 81 * MIB));
+        capture.before = Known::absent(Reason::NotArmed, "");
+        let unseen = enough(&capture).expect("an answer");
+        assert_eq!((unseen.basis, unseen.try_bytes), (Basis::Unknown, 81 * MIB));
+    }
+
+    #[test]
+    fn where_no_limit_was_hit_none_is_named() {
+        let absent = enough(&samples::bare()).expect_err("none");
+        assert_eq!(absent.reason, Reason::NotApplicable);
+        let mut capture = samples::bare();
+        capture.kill.constraint = Constraint::Cgroup;
+        assert_eq!(enough(&capture).expect_err("none").reason, Reason::NotTold);
+    }
+}
