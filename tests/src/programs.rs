@@ -110,6 +110,19 @@ pub fn c_static(name: &str) -> Result<PathBuf> {
     )
 }
 
+/// One of the C programs, statically linked, whose functions keep frame pointers and stay on the
+/// stack while what they call runs.
+pub fn c_framed(name: &str) -> Result<PathBuf> {
+    let flags = [
+        "-O2",
+        "-pthread",
+        "-static",
+        "-fno-omit-frame-pointer",
+        "-fno-optimize-sibling-calls",
+    ];
+    compile_c(name, &format!("{name}-framed"), &flags)
+}
+
 /// One of the C programs, without symbols.
 pub fn c_stripped(name: &str) -> Result<PathBuf> {
     compile_c(
@@ -127,6 +140,8 @@ pub fn prebuild(folder: &Path) -> Result<()> {
         fs::copy(c_static(name)?, folder.join(format!("{name}-static")))
             .context("copy a program")?;
     }
+    let name = "oom_victim";
+    fs::copy(c_framed(name)?, folder.join(format!("{name}-framed"))).context("copy a program")?;
     Ok(())
 }
 

@@ -6,6 +6,7 @@ mod cgroup_lock;
 mod cold_start;
 mod figure;
 mod guest;
+mod oom;
 mod pairs;
 mod peer;
 mod programs;
@@ -39,6 +40,15 @@ pub(crate) enum What {
         #[arg(long, value_name = "WHERE")]
         only: Option<Place>,
     },
+    /// Whether every kill for want of memory is captured, how completely, and how soon.
+    Oom {
+        /// Kills on this kernel; in the VM it is a twentieth.
+        #[arg(long, default_value_t = 1000)]
+        count: u32,
+        /// Only on this kernel, or only on an emulated one.
+        #[arg(long, value_name = "WHERE")]
+        only: Option<Place>,
+    },
 }
 
 /// Where it is measured.
@@ -50,23 +60,18 @@ pub(crate) enum Place {
     Vm,
 }
 
-/// Sets up, builds the agent as users run it, measures, and prints each figure when it is known.
-pub(crate) fn run(workspace: &Workspace, what: What, json: bool) -> Result<()> {
-    let agent = match guest::agent() {
+/// Sets up, builds the agent as users run it (unless `agent` is one), measures, and prints each
+/// figure when it is known.
+pub(crate) fn run(
+    workspace: &Workspace,
+    what: What,
+    agent: Option<PathBuf>,
+    json: bool,
+) -> Result<()> {
+    let agent = match agent {
         Some(agent) => agent,
         None => make_agent(workspace)?,
     };
-    let mut printer = Printer::new(json);
-    match what {
-        What::ColdStart { only } => cold_start::measure(&agent, only, &mut printer),
-        What::CgroupLock { only } => cgroup_lock::measure(workspace, &agent, only, &mut printer),
-    }
-}
-
-/// Sets up and builds the agent, and makes sure that all who start one start this one.
-fn make_agent(workspace: &Workspace) -> Result<PathBuf> {
-    setup::setup(workspace, Purpose::Test, false)?;
-    let agent = crate::agent::build(workspace, crate::agent::Profile::Release)?;
     if std::env::var_os("HEARTH_BIN").is_none_or(|named| named != *agent) {
         // What runs the oracle programs finds the agent by this, and it must be the same one.
         let error = Command::new(std::env::current_exe()?)
@@ -75,5 +80,15 @@ fn make_agent(workspace: &Workspace) -> Result<PathBuf> {
             .exec();
         return Err(error).context("cannot start xtask again");
     }
-    Ok(agent)
+    let mut printer = Printer::new(json);
+    match what {
+        What::ColdStart { only } => cold_start::measure(&agent, only, &mut printer),
+        What::CgroupLock { only } => cgroup_lock::measure(workspace, &agent, only, &mut printer),
+        What::Oom { count, only } => oom::measure(workspace, &agent, count, only, &mut printer),
+    }
+}
+
+fn make_agent(workspace: &Workspace) -> Result<PathBuf> {
+    setup::setup(workspace, Purpose::Test, false)?;
+    crate::agent::build(workspace, crate::agent::Profile::Release)
 }

@@ -108,6 +108,9 @@ enum Command {
         /// What to measure.
         #[command(subcommand)]
         what: bench::What,
+        /// Measure this agent instead of building one.
+        #[arg(long, global = true, value_name = "HEARTH")]
+        agent: Option<PathBuf>,
         /// Print one JSON object a figure instead of a table.
         #[arg(long, global = true)]
         json: bool,
@@ -168,7 +171,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             let code = vm::run(&workspace, &job, &mut vm::to_terminal)?;
             return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
         }
-        Command::Bench { what, json } => bench::run(&workspace, what, json)?,
+        Command::Bench { what, agent, json } => bench::run(&workspace, what, agent, json)?,
         Command::Dashboards { check } => dashboards::run(&workspace, check)?,
     }
     Ok(ExitCode::SUCCESS)

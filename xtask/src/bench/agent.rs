@@ -141,9 +141,21 @@ impl Agent {
         Ok(seconds)
     }
 
-    /// Its metrics now.
-    pub(crate) fn scrape(&self) -> Result<Scrape> {
-        Scrape::of(self.metrics)
+    /// All that any probe dropped, for whatever reason.
+    pub(crate) fn lost(&self) -> Result<f64> {
+        let scrape = Scrape::of(self.metrics)?;
+        let mut lost = 0.0;
+        let mut is_told = false;
+        for sample in scrape.matching("hearth_probe_events_total", &[]) {
+            is_told = true;
+            let fate = sample.labels.get("fate");
+            if fate.is_some_and(|fate| fate.starts_with("dropped")) {
+                let value = sample.value.parse::<f64>();
+                lost += value.context("hearth_probe_events_total")?;
+            }
+        }
+        ensure!(is_told, "the agent tells no hearth_probe_events_total");
+        Ok(lost)
     }
 
     /// Ids of the programs that it has in the kernel.

@@ -107,7 +107,7 @@ fn here(agent: &Path, printer: &mut Printer) -> Result<()> {
         program: made::c_static("cgroup_storm")?,
         parent: Cgroup::create("storm")?,
     };
-    let inside = guest::agent().is_some();
+    let inside = guest::is_inside();
     let (storms, precision) = if inside {
         (&STORMS[..STORMS_IN_VM], COARSE)
     } else {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use clap::ValueEnum;
 use hearth_tests::programs as oracles;
 
@@ -151,7 +151,7 @@ impl Load {
         tell("under load", loaded, &agent)?;
         // The counts of the last starts are told within a second.
         thread::sleep(Duration::from_secs(2));
-        let lost = lost(&agent)?;
+        let lost = agent.lost()?;
         let figure = format!("events lost, {name}, under load");
         printer.print(&Figure::alone(figure, lost, "events", 1).better(Better::Lower))?;
         agent.stop()
@@ -179,28 +179,6 @@ fn share(agent: &Agent, meanwhile: impl FnOnce() -> Result<()>) -> Result<f64> {
     let (begin, before) = (Instant::now(), agent.processor_seconds()?);
     meanwhile()?;
     Ok((agent.processor_seconds()? - before) / begin.elapsed().as_secs_f64())
-}
-
-/// All that any probe dropped, for whatever reason.
-fn lost(agent: &Agent) -> Result<f64> {
-    let scrape = agent.scrape()?;
-    let mut lost = 0.0;
-    let mut is_told = false;
-    for sample in scrape.matching("hearth_probe_events_total", &[]) {
-        is_told = true;
-        if sample
-            .labels
-            .get("fate")
-            .is_some_and(|fate| fate.starts_with("dropped"))
-        {
-            lost += sample
-                .value
-                .parse::<f64>()
-                .context("hearth_probe_events_total")?;
-        }
-    }
-    ensure!(is_told, "the agent tells no hearth_probe_events_total");
-    Ok(lost)
 }
 
 #[expect(

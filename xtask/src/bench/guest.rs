@@ -13,8 +13,8 @@ use crate::setup::{self, Purpose};
 use crate::vm::{self, Job, Stream};
 use crate::workspace::Workspace;
 
-/// By this the programs made elsewhere are found; that it is set is what tells the inside.
-const PROGRAMS: &str = "HEARTH_PROGRAMS";
+/// Tells a bench that it is inside, on a node that is nobody's.
+const INSIDE: &str = "HEARTH_VM";
 
 /// Where they are in the VM.
 const GUEST_PROGRAMS: &str = "/usr/lib/hearth-programs";
@@ -25,10 +25,9 @@ const XTASK: &str = "/usr/bin/xtask";
 /// How long a bench may take there.
 const DEADLINE: Duration = Duration::from_mins(10);
 
-/// The agent to measure, if this runs inside: there is nothing to build with.
-pub(crate) fn agent() -> Option<PathBuf> {
-    std::env::var_os(PROGRAMS)?;
-    std::env::var_os("HEARTH_BIN").map(PathBuf::from)
+/// Whether this runs inside.
+pub(crate) fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
 }
 
 /// Runs `cargo xtask bench` with these arguments in a VM, and prints what it measures as what it
@@ -50,12 +49,14 @@ pub(crate) fn measure(
         (made, GUEST_PROGRAMS.into()),
     ];
     taken.extend(files);
-    let command = [XTASK, "bench", "--json"].iter().chain(arguments);
+    let command = [XTASK, "bench", "--json", "--agent", vm::AGENT];
+    let command = command.iter().chain(arguments);
     let job = Job {
         kernel,
         command: command.map(|&word| word.to_owned()).collect(),
         environment: vec![
-            (PROGRAMS.to_owned(), GUEST_PROGRAMS.to_owned()),
+            (INSIDE.to_owned(), "1".to_owned()),
+            ("HEARTH_PROGRAMS".to_owned(), GUEST_PROGRAMS.to_owned()),
             ("CARGO_TARGET_DIR".to_owned(), "/tmp".to_owned()),
         ],
         files: taken,
