@@ -13,4 +13,4 @@ mod sched;
 mod stamp;
 mod syscalls;
 mod uprobes;
-mod watch;
+pub mod watch;

@@ -12,6 +12,7 @@
 )]
 
 mod clock;
+mod cgroup_lock;
 mod cold_start;
 mod globals;
 mod ledger;

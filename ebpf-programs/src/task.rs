@@ -13,6 +13,9 @@ const WALKED_THREADS: u32 = 32;
 /// `PF_FORKNOEXEC`: forked, and did not exec yet. The same bit since 2.6.
 const PF_FORKNOEXEC: u32 = 0x40;
 
+/// `PF_KTHREAD`. The same bit since 2.6.27.
+const PF_KTHREAD: u32 = 0x0020_0000;
+
 /// An address in kernel memory.
 ///
 /// Reading never branches on what was read: what cannot be read is zero, because the helper
@@ -205,10 +208,28 @@ impl Task {
         )
     }
 
+    /// What its process's threads share.
+    #[inline(always)]
+    pub fn signal(self) -> Address {
+        self.0.follow(offset!(task_signal))
+    }
+
+    /// Whether it has no program of its own.
+    #[inline(always)]
+    pub fn is_kernel_thread(self) -> bool {
+        self.0.get::<u32>(offset!(task_flags)) & PF_KTHREAD != 0
+    }
+
+    /// Bits of `TASK_*`.
+    #[inline(always)]
+    pub fn state(self) -> u32 {
+        self.0.get(offset!(task_state))
+    }
+
     /// Whether it runs or waits for a CPU (`TASK_RUNNING`).
     #[inline(always)]
     pub fn is_runnable(self) -> bool {
-        self.0.get::<u32>(offset!(task_state)) == 0
+        self.state() == 0
     }
 
     /// Whether its last sleep was for I/O.

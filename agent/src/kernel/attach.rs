@@ -130,11 +130,8 @@ fn attach_hook(
                 reason,
             }),
             Ok(programs) => {
-                if report.error_ns.is_none() {
-                    report.error_ns = strategy.error_ns;
-                    report.note = strategy.note;
-                }
                 if strategy.set == Set::Watch {
+                    describe(&mut report, strategy);
                     report.while_watching = Some(strategy.name);
                     for &(number, what_for) in strategy.syscalls {
                         *done.syscalls.entry(number).or_default() |= what_for;
@@ -155,6 +152,7 @@ fn attach_hook(
                         .collect();
                     match attached {
                         Ok(links) => {
+                            describe(&mut report, strategy);
                             done.links.extend(links);
                             report.strategy = Some(strategy.name);
                             break;
@@ -171,6 +169,14 @@ fn attach_hook(
         }
     }
     report
+}
+
+/// The best strategy that is to be had says how exact the kind is.
+fn describe(report: &mut HookReport, strategy: &Strategy) {
+    if report.strategy.is_none() && report.while_watching.is_none() {
+        report.error_ns = strategy.error_ns;
+        report.note = strategy.note;
+    }
 }
 
 /// Loads what a strategy needs; the programs that this kernel has.

@@ -18,7 +18,7 @@ use super::{
     attach::{self, Attached, HookReport, Link, Reach},
     btf::{Btf, BtfError},
     capability::Capability,
-    cgroup_lock::{LockAddress, LockLimits, LockSnapshot, Locks},
+    cgroup_lock::{self, LockAddress, LockLimits, LockSnapshot, Locks},
     drain::{Drain, DrainCounts, Events},
     image::{Options, Plan, Root, Site},
     ledger::{self, LedgerLine},
@@ -208,6 +208,11 @@ impl Probes {
             .map_err(|error| ProbesError::Load(Box::new(error)))?;
 
         set_rules(&mut ebpf, &request.rules)?;
+        let lock_addresses = if request.signals.contains(&Signal::CgroupLock) {
+            cgroup_lock::prepare(&mut ebpf, &types, &request.locks)?
+        } else {
+            Vec::new()
+        };
         let attached = attach::attach(
             &mut ebpf,
             &types,
@@ -253,7 +258,7 @@ impl Probes {
         let locks = request
             .signals
             .contains(&Signal::CgroupLock)
-            .then(|| Locks::start(&mut ebpf, &attached.report, &request.locks))
+            .then(|| Locks::start(&mut ebpf, &attached.report, lock_addresses))
             .transpose()?;
         let retransmits = request
             .signals
@@ -331,6 +336,12 @@ impl Probes {
         if let Some(retransmits) = &mut self.retransmits {
             retransmits.forget(namespaces);
         }
+    }
+
+    /// Why `cgroup_mutex` was not found at the start; it is when somebody first waits for it.
+    #[must_use]
+    pub fn lock_calibration_error(&self) -> Option<&str> {
+        self.locks.as_ref().and_then(Locks::calibration)
     }
 
     /// Hits for which the kernel did not run a program, by program: one of ours was running on

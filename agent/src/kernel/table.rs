@@ -4,6 +4,7 @@
 //! It is data, and it is here once: attaching, `hearth doctor`, the `strategies` of a start, the
 //! documents and the tests are derived from it. One file a signal.
 
+pub(super) mod cgroup_lock;
 mod cold_start;
 mod oom;
 mod retransmit;
@@ -224,7 +225,12 @@ const fn number(call: libc::c_long) -> u32 {
 }
 
 /// The table, signal by signal.
-const TABLE: &[&[Hook]] = &[cold_start::HOOKS, oom::HOOKS, retransmit::HOOKS];
+const TABLE: &[&[Hook]] = &[
+    cold_start::HOOKS,
+    cgroup_lock::HOOKS,
+    oom::HOOKS,
+    retransmit::HOOKS,
+];
 
 /// Every hook, in the table's order.
 pub fn hooks() -> impl Iterator<Item = &'static Hook> {

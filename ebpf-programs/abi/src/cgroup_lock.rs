@@ -30,8 +30,13 @@ macro_rules! words {
 
             /// The one of a raw value, if this build knows it.
             #[must_use]
-            pub fn from_u32(raw: u32) -> Option<Self> {
-                Self::ALL.get(raw as usize).copied()
+            #[inline(always)]
+            pub const fn from_u32(raw: u32) -> Option<Self> {
+                // Not by index: the verifier of 6.1 asks for the bounds of such a table.
+                match raw {
+                    $(raw if raw == Self::$variant as u32 => Some(Self::$variant),)*
+                    _ => None,
+                }
             }
 
             /// The word used in metrics and JSON.
@@ -281,6 +286,81 @@ pub struct LockSettings {
     /// Bits by [`Lock`]: holds are measured by brackets, so that the bound from successive
     /// acquisitions is not taken.
     pub exact_holds: u32,
+    /// Address of `cgroup_mutex`, or 0 while it is not known.
+    pub mutex_address: u64,
+    /// Address of the global `cgroup_threadgroup_rwsem`, or 0 while it is not known.
+    pub threadgroup_address: u64,
+    /// Value of `cgroup_attach_lock_mode` that means the lock of one process, or
+    /// [`ABSENT`](crate::ABSENT) where the function takes a `bool` instead (before 6.18).
+    pub process_mode: u32,
+    /// Process whose waits are counted by address while it calibrates, or 0.
+    pub calibrating: u32,
+    /// Whether several ways to measure are compared: each then has rows of its own.
+    pub compare: u32,
+    /// Unused, zero.
+    pub unused: u32,
+}
+
+/// A way to measure, of those that are compared; its rows begin at `way * LOCK_ROWS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum LockWay {
+    /// The tracepoints of contention.
+    Tracepoint = 0,
+    /// fentry and fexit of the functions that take and drop the locks.
+    Fentry = 1,
+    /// kprobe and kretprobe of the same.
+    Kprobe = 2,
+    /// fentry and fexit of the lock itself: exact, and too dear to be left attached.
+    Reference = 3,
+}
+
+/// Number of [`LockWay`]s.
+pub const LOCK_WAYS: u32 = 4;
+
+/// Entries of the table of functions, in the order of their addresses; those behind the last
+/// begin at `u64::MAX`.
+pub const LOCK_FUNCTIONS: u32 = 255;
+
+/// A function of the kernel, and what its place on a stack means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct LockFunction {
+    /// Its first address.
+    pub begin: u64,
+    /// The first one behind it.
+    pub end: u64,
+    /// [`Operation`], or [`ABSENT`](crate::ABSENT) if it means none.
+    pub operation: u32,
+    /// Bits of [`lock_function`].
+    pub means: u32,
+}
+
+/// Bits of [`LockFunction::means`].
+pub mod lock_function {
+    /// It waits for a lock: its caller is who takes it.
+    pub const WAITS: u32 = 1 << 0;
+    /// The only mutex that it takes is `cgroup_mutex`.
+    pub const TAKES_MUTEX: u32 = 1 << 1;
+    /// The only per-CPU semaphore that it takes is `cgroup_threadgroup_rwsem`.
+    pub const TAKES_THREADGROUP: u32 = 1 << 2;
+    /// The only static spinlock that it takes is `css_set_lock`.
+    pub const TAKES_CSS_SET: u32 = 1 << 3;
+    /// It waits for RCU.
+    pub const WAITS_FOR_RCU: u32 = 1 << 4;
+}
+
+/// Key of the counts of waits by address: what a lock was taken for by its callers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(C)]
+pub struct LockSeen {
+    /// Address of the lock.
+    pub address: u64,
+    /// [`Lock`] by its caller, or [`ABSENT`](crate::ABSENT): a mutex that the calibrating process
+    /// waited for, by unknown callers.
+    pub lock: u32,
+    /// Unused, zero.
+    pub unused: u32,
 }
 
 #[cfg(test)]

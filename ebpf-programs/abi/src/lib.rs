@@ -18,9 +18,10 @@ mod text;
 mod watch;
 
 pub use cgroup_lock::{
-    LOCK_BUCKETS, LOCK_FRAMES, LOCK_ROWS, LOCK_WAIT, LOCK_WAIT_BYTES, LOCKS, Lock, LockCgroup,
-    LockRow, LockSettings, LockTask, LockTimes, LockTotals, LockWait, OPERATIONS, Operation,
-    bucket_end_ns, bucket_of, lock_flags,
+    LOCK_BUCKETS, LOCK_FRAMES, LOCK_FUNCTIONS, LOCK_ROWS, LOCK_WAIT, LOCK_WAIT_BYTES, LOCK_WAYS,
+    LOCKS, Lock, LockCgroup, LockFunction, LockRow, LockSeen, LockSettings, LockTask, LockTimes,
+    LockTotals, LockWait, LockWay, OPERATIONS, Operation, bucket_end_ns, bucket_of, lock_flags,
+    lock_function,
 };
 pub use ledger::{FATES, Fate, LedgerRow};
 pub use mark::{Counters, Kind, MARK_BYTES, Mark, Part, flags, site};

@@ -247,4 +247,22 @@ offsets! {
     skb_cb: "sk_buff.cb",
     /// Segments of a buffer of TCP.
     tcp_cb_segments: "tcp_skb_cb.tcp_gso_segs",
+    /// The directory's lock of an inode.
+    inode_rwsem: "inode.i_rwsem",
+    /// Who has a mutex, with flags in the lowest bits.
+    mutex_owner: "mutex.owner",
+    /// Who has a read-write semaphore for writing, with flags in the lowest bits.
+    rwsem_owner: "rw_semaphore.owner",
+    /// Root node of a tree of kernfs.
+    kernfs_root_kn: "kernfs_root.kn",
+    /// Lock of its nodes.
+    kernfs_root_rwsem: "kernfs_root.kernfs_rwsem",
+    /// Lock of its attributes; 6.3 and later.
+    kernfs_root_iattr_rwsem: "kernfs_root.kernfs_iattr_rwsem",
+    /// Lock of its list of superblocks; 6.3 and later.
+    kernfs_root_supers_rwsem: "kernfs_root.kernfs_supers_rwsem",
+    /// What a node of kernfs stands for.
+    kernfs_node_priv: "kernfs_node.priv",
+    /// Lock between fork, exec and exit of a process and its being attached; 6.18 and later.
+    signal_threadgroup_rwsem: "signal_struct.cgroup_threadgroup_rwsem",
 }

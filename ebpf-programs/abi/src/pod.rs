@@ -1,8 +1,8 @@
 //! That these types may be read from and written to maps by user space.
 
 use crate::{
-    Config, ExecRule, LedgerRow, LockCgroup, LockRow, LockSettings, LockTotals, LockWait, Offsets,
-    OomConfig, RetransmitKey, RetransmitNamespace, Watch,
+    Config, ExecRule, LedgerRow, LockCgroup, LockFunction, LockRow, LockSeen, LockSettings,
+    LockTotals, LockWait, Offsets, OomConfig, RetransmitKey, RetransmitNamespace, Watch,
 };
 
 macro_rules! pod {
@@ -14,4 +14,5 @@ macro_rules! pod {
 
 pod!(Config, ExecRule, LedgerRow, Offsets, OomConfig, Watch);
 pod!(RetransmitKey, RetransmitNamespace);
-pod!(LockCgroup, LockRow, LockSettings, LockTotals, LockWait);
+pod!(LockCgroup, LockRow, LockTotals, LockWait);
+pod!(LockFunction, LockSeen, LockSettings);

@@ -1,0 +1,145 @@
+//! Locks of cgroups: waits for them, holds of them, and what an attach waits for beside them.
+
+use super::{
+    Hook, Program, Set, Signal, Strategy, always, fentry, fexit, kprobe, kretprobe, optional,
+    tp_btf,
+};
+
+/// Its kinds.
+pub(super) const HOOKS: &[Hook] = &[
+    Hook {
+        signal: Signal::CgroupLock,
+        kind: "lock:wait",
+        purpose: "who waits for which lock, for how long and for what",
+        required: false,
+        strategies: &[always(
+            "tp_btf",
+            &[
+                tp_btf("lock_begin", "contention_begin"),
+                tp_btf("lock_end", "contention_end"),
+            ],
+            Some(0),
+            "5.19 and later; a spinlock's first waiter and a semaphore's spinning writer fire nothing",
+        )],
+    },
+    Hook {
+        signal: Signal::CgroupLock,
+        kind: "lock:hold",
+        purpose: "how long `cgroup_mutex`, and an attach's `cgroup_threadgroup_rwsem`, are held",
+        required: false,
+        strategies: &[
+            always(
+                "fentry",
+                FENTRY,
+                Some(0),
+                "every hold, by the function that takes it",
+            ),
+            always(
+                "kprobe",
+                KPROBE,
+                Some(0),
+                "as fentry; of many that wait at once some returns are missed",
+            ),
+            always(
+                "tp_btf:contention_end",
+                &[],
+                None,
+                "an upper bound, of contended holds only: hold and hand-over, from two successive ends of waits",
+            ),
+        ],
+    },
+    Hook {
+        signal: Signal::CgroupLock,
+        kind: "lock:rstat",
+        purpose: "waits for and holds of the locks of the statistics",
+        required: false,
+        strategies: &[
+            always(
+                "tp_btf",
+                &[
+                    tp_btf("rstat_contended", "cgroup_rstat_lock_contended"),
+                    tp_btf("rstat_locked", "cgroup_rstat_locked"),
+                    tp_btf("rstat_unlock", "cgroup_rstat_unlock"),
+                ],
+                Some(0),
+                "6.10 and later",
+            ),
+            always(
+                "tp_btf:contention_end",
+                &[],
+                None,
+                "waits, and an upper bound of contended holds, as far as the lock has a symbol",
+            ),
+        ],
+    },
+    Hook {
+        signal: Signal::CgroupLock,
+        kind: "lock:rcu",
+        purpose: "the grace period of RCU that an attach waits for, with no lock held",
+        required: false,
+        strategies: &[
+            always(
+                "fentry",
+                &[
+                    fentry("rcu_begin", "rcu_sync_enter"),
+                    fexit("rcu_end", "rcu_sync_enter"),
+                ],
+                Some(0),
+                "",
+            ),
+            always(
+                "kprobe",
+                &[
+                    kprobe("rcu_kbegin", "rcu_sync_enter"),
+                    kretprobe("rcu_kend", "rcu_sync_enter"),
+                ],
+                Some(0),
+                "",
+            ),
+            Strategy {
+                name: "tp_btf:sched_switch",
+                set: Set::Watch,
+                programs: &[tp_btf("rcu_switch", "sched_switch")],
+                syscalls: &[],
+                error_ns: None,
+                note: "from going to sleep to running again; late by the wait for a CPU",
+            },
+        ],
+    },
+];
+
+/// The functions that take and drop the locks.
+pub(in crate::kernel) const FENTRY: &[Program] = &[
+    fentry("lock_live_begin", "cgroup_kn_lock_live"),
+    fexit("lock_live_end", "cgroup_kn_lock_live"),
+    fentry("kn_unlock", "cgroup_kn_unlock"),
+    fentry("attach_lock_begin", "cgroup_attach_lock"),
+    fexit("attach_lock_end", "cgroup_attach_lock"),
+    fentry("attach_unlock", "cgroup_attach_unlock"),
+    optional(fentry("css_release_begin", "css_release_work_fn")),
+    optional(fexit("css_release_end", "css_release_work_fn")),
+    optional(fentry("css_killed_begin", "css_killed_work_fn")),
+    optional(fexit("css_killed_end", "css_killed_work_fn")),
+];
+
+/// The same.
+pub(in crate::kernel) const KPROBE: &[Program] = &[
+    kprobe("lock_live_kbegin", "cgroup_kn_lock_live"),
+    kretprobe("lock_live_kend", "cgroup_kn_lock_live"),
+    kprobe("kn_kunlock", "cgroup_kn_unlock"),
+    kprobe("attach_lock_kbegin", "cgroup_attach_lock"),
+    kretprobe("attach_lock_kend", "cgroup_attach_lock"),
+    kprobe("attach_kunlock", "cgroup_attach_unlock"),
+    optional(kprobe("css_release_kbegin", "css_release_work_fn")),
+    optional(kretprobe("css_release_kend", "css_release_work_fn")),
+    optional(kprobe("css_killed_kbegin", "css_killed_work_fn")),
+    optional(kretprobe("css_killed_kend", "css_killed_work_fn")),
+];
+
+/// Every acquisition of `cgroup_mutex`, at the lock itself: exact, and paid for by every mutex of
+/// the kernel. What the strategies are measured against, and none of them.
+pub(in crate::kernel) const REFERENCE: &[Program] = &[
+    fentry("mutex_lock_begin", "mutex_lock"),
+    fexit("mutex_lock_end", "mutex_lock"),
+    fentry("mutex_unlock_begin", "mutex_unlock"),
+];

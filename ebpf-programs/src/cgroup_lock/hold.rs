@@ -1,0 +1,163 @@
+//! Holds, bracketed by the functions that take and drop a lock.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{macros::map, maps::LruHashMap};
+use hearth_abi::{Fate, Lock, LockWay};
+
+use super::{
+    counts::{self, Interval},
+    settings,
+    stack::{self, Slot},
+    wait,
+};
+use crate::task::Task;
+
+/// Whose bracket, of which lock, by which way to measure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+struct Bracket {
+    tid: u32,
+    lock: u16,
+    way: u16,
+}
+
+/// One that is open.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct Open {
+    /// When the lock was asked for, ns.
+    pub begin_ns: u64,
+    /// When it was had, ns; 0 until then.
+    pub acquired_ns: u64,
+    cgroup: u64,
+    operation: u32,
+    unused: u32,
+}
+
+/// Open brackets. Whoever was inside when the programs were attached has none, and is left out.
+#[map]
+static LOCK_BRACKETS: LruHashMap<Bracket, Open> = LruHashMap::with_max_entries(4096, 0);
+
+#[inline(always)]
+fn bracket(way: LockWay, lock: Lock) -> Bracket {
+    Bracket {
+        tid: Task::current().tid(),
+        lock: lock as u16,
+        way: way as u16,
+    }
+}
+
+/// A function that takes a lock begins; the stack says what for.
+#[inline(always)]
+pub fn asks(ctx: *mut c_void, way: LockWay, lock: Lock, slot: Slot) -> Fate {
+    let task = Task::current();
+    let open = Open {
+        // The stack is looked at before the time: before the lock, and not inside of the wait.
+        operation: stack::caller(ctx, slot).operation,
+        begin_ns: wait::now(),
+        acquired_ns: 0,
+        cgroup: task.memory_cgroup().id(),
+        unused: 0,
+    };
+    match LOCK_BRACKETS.insert(bracket(way, lock), open, 0) {
+        Ok(()) => Fate::Aggregated,
+        Err(_) => Fate::DroppedMap,
+    }
+}
+
+/// The running task's open bracket.
+#[inline(always)]
+pub fn open(way: LockWay, lock: Lock) -> Option<&'static mut Open> {
+    // SAFETY: the running task's own entry; evicted meanwhile, it is another bracket's, whose
+    // times are wrong once.
+    LOCK_BRACKETS
+        .get_ptr_mut(bracket(way, lock))
+        .map(|open| unsafe { &mut *open })
+}
+
+/// The function has returned with the lock.
+#[inline(always)]
+pub fn has(way: LockWay, lock: Lock) -> Fate {
+    let Some(open) = open(way, lock) else {
+        // It was inside when the programs were attached.
+        return Fate::Filtered;
+    };
+    open.acquired_ns = wait::now();
+    let Some(settings) = settings::get() else {
+        return Fate::DroppedMap;
+    };
+    let address = match lock {
+        Lock::CgroupMutex => settings.mutex_address,
+        Lock::ThreadgroupRwsem => settings.threadgroup_address,
+        _ => 0,
+    };
+    if settings.compare != 0 {
+        // In other cases the waits are those of the tracepoints.
+        counts::wait(Interval {
+            way,
+            lock,
+            operation: open.operation,
+            cgroup: open.cgroup,
+            ns: open.acquired_ns.saturating_sub(open.begin_ns),
+        });
+    } else if address != 0 {
+        let tid = Task::current().tid();
+        wait::has(address, open.acquired_ns, tid, open.operation, open.cgroup);
+    }
+    Fate::Aggregated
+}
+
+/// The running task has got a lock after waiting: brackets of whole functions begin to hold now.
+#[inline(always)]
+pub fn contended(lock: Lock, now: u64) {
+    if lock as u32 != Lock::CgroupMutex as u32 {
+        return;
+    }
+    if let Some(open) = open(LockWay::Fentry, lock) {
+        open.acquired_ns = now;
+    }
+    if let Some(open) = open(LockWay::Kprobe, lock) {
+        open.acquired_ns = now;
+    }
+}
+
+/// The lock is about to be dropped.
+#[inline(always)]
+pub fn drops(way: LockWay, lock: Lock) -> Fate {
+    let now = wait::now();
+    let Some(open) = open(way, lock) else {
+        return Fate::Filtered;
+    };
+    let acquired_ns = open.acquired_ns;
+    let interval = Interval {
+        way,
+        lock,
+        operation: open.operation,
+        cgroup: open.cgroup,
+        ns: now.saturating_sub(acquired_ns),
+    };
+    forget(way, lock);
+    if acquired_ns == 0 {
+        // The function that takes it also drops it, when the cgroup is dead: no hold of anyone's.
+        return Fate::Filtered;
+    }
+    counts::hold(interval)
+}
+
+/// A function that holds the lock from about its begin to about its end is over.
+#[inline(always)]
+pub fn ends(way: LockWay, lock: Lock) -> Fate {
+    if let Some(open) = open(way, lock)
+        && open.acquired_ns == 0
+    {
+        open.acquired_ns = open.begin_ns;
+    }
+    drops(way, lock)
+}
+
+/// No bracket any more.
+#[inline(always)]
+pub fn forget(way: LockWay, lock: Lock) {
+    let _ = LOCK_BRACKETS.remove(bracket(way, lock));
+}

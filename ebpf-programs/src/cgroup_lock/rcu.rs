@@ -1,0 +1,129 @@
+//! Grace periods of RCU that an attach waits for, with no lock that anybody holds.
+
+use core::ffi::c_void;
+
+use aya_ebpf::{
+    EbpfContext as _,
+    macros::{btf_tracepoint, map},
+    maps::LruHashMap,
+    programs::BtfTracePointContext,
+};
+use hearth_abi::{Fate, Lock, LockTask, LockWay, Operation, Probe, lock_function};
+
+use super::{
+    counts::{self, Interval},
+    hold,
+    stack::{self, Slot},
+    wait::{self, Long},
+};
+use crate::{ledger, task::Task};
+
+/// Whose wait, by which way to measure.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(C)]
+struct Waiter {
+    tid: u32,
+    way: u32,
+}
+
+/// When a wait began, ns.
+#[map]
+static RCU_WAITS: LruHashMap<Waiter, u64> = LruHashMap::with_max_entries(1024, 0);
+
+/// A grace period cannot pass in less; what is shorter did not wait for one.
+const LEAST_NS: u64 = 10_000;
+/// `TASK_UNINTERRUPTIBLE`, of `task_struct.__state`. The same bit always.
+const UNINTERRUPTIBLE: u32 = 2;
+
+/// `rcu_sync_enter` begins: of interest inside of an attach that has not got its lock yet.
+#[inline(always)]
+pub fn begins(way: LockWay) -> Fate {
+    let attaches = [Lock::ThreadgroupRwsem, Lock::ProcessRwsem]
+        .into_iter()
+        .any(|lock| hold::open(way, lock).is_some_and(|open| open.acquired_ns == 0));
+    if !attaches {
+        return Fate::Filtered;
+    }
+    begins_now(Task::current(), way)
+}
+
+#[inline(always)]
+fn begins_now(task: Task, way: LockWay) -> Fate {
+    let waiter = Waiter {
+        tid: task.tid(),
+        way: way as u32,
+    };
+    match RCU_WAITS.insert(waiter, wait::now(), 0) {
+        Ok(()) => Fate::Aggregated,
+        Err(_) => Fate::DroppedMap,
+    }
+}
+
+/// It is over.
+#[inline(always)]
+pub fn ends(ctx: *mut c_void, way: LockWay) -> Fate {
+    ended(ctx, Task::current(), way, true)
+}
+
+#[inline(always)]
+fn ended(ctx: *mut c_void, task: Task, way: LockWay, has_stack: bool) -> Fate {
+    let waiter = Waiter {
+        tid: task.tid(),
+        way: way as u32,
+    };
+    // SAFETY: the value is copied at once.
+    let Some(&begin_ns) = (unsafe { RCU_WAITS.get(waiter) }) else {
+        return Fate::Filtered;
+    };
+    let _ = RCU_WAITS.remove(waiter);
+    let end_ns = wait::now();
+    let ns = end_ns.saturating_sub(begin_ns);
+    if ns < LEAST_NS {
+        return Fate::Filtered;
+    }
+    let fate = counts::wait(Interval {
+        way,
+        lock: Lock::Rcu,
+        operation: Operation::Attach as u32,
+        cgroup: task.memory_cgroup().id(),
+        ns,
+    });
+    let nobody = LockTask::default();
+    wait::told(ctx, ns, &Long {
+        lock: Lock::Rcu,
+        address: 0,
+        operation: Operation::Attach as u32,
+        begin_ns,
+        end_ns,
+        holder: &nobody,
+        holder_since_ns: 0,
+        holder_operation: 0,
+        waiter: task,
+        has_stack,
+    });
+    fate
+}
+
+/// `sched_switch(bool preempt, struct task_struct *prev, struct task_struct *next, ...)`, the
+/// same first arguments always: where no function can be bracketed, an attach that goes to sleep
+/// in `rcu_sync_enter` waits until it runs again. Attached with the watch set only.
+#[btf_tracepoint(function = "sched_switch")]
+fn rcu_switch(ctx: BtfTracePointContext) -> i32 {
+    let from = Task::of(ctx.arg::<*const c_void>(1));
+    let to = Task::of(ctx.arg::<*const c_void>(2));
+    ledger::account(Probe::LockRcu, || {
+        ended(ctx.as_ptr(), to, LockWay::Tracepoint, false)
+    });
+    if from.state() & UNINTERRUPTIBLE != 0 && !from.in_iowait() {
+        ledger::account(Probe::LockRcu, || {
+            let caller = stack::caller(ctx.as_ptr(), Slot::Switch);
+            if caller.means & lock_function::WAITS_FOR_RCU == 0
+                || caller.operation != Operation::Attach as u32
+            {
+                return Fate::Filtered;
+            }
+            begins_now(from, LockWay::Tracepoint)
+        });
+    }
+    0
+}
