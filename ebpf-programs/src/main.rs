@@ -11,8 +11,8 @@
     reason = "atomics of the BPF machine: see cold_start/account.rs"
 )]
 
-mod clock;
 mod cgroup_lock;
+mod clock;
 mod cold_start;
 mod globals;
 mod ledger;

@@ -165,8 +165,8 @@ impl LockTimes {
     };
 }
 
-/// One row of the per-CPU aggregate, at index `lock * OPERATIONS + operation` (and
-/// [`LOCK_ROWS`] further for each way to measure, where several are compared).
+/// One row of the per-CPU aggregate, at [`LockRow::index`] (and [`LOCK_ROWS`]
+/// further for each way to measure, where several are compared).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct LockRow {
@@ -174,6 +174,15 @@ pub struct LockRow {
     pub wait: LockTimes,
     /// Holds.
     pub hold: LockTimes,
+}
+
+impl LockRow {
+    /// Index of the row of a lock and an operation.
+    #[inline(always)]
+    #[must_use]
+    pub const fn index(lock: Lock, operation: Operation) -> u32 {
+        lock as u32 * OPERATIONS as u32 + operation as u32
+    }
 }
 
 /// Key of the bounded aggregate by cgroup, of which the least recently used go first.

@@ -11,7 +11,7 @@ use super::{
     stack::{self, Slot},
     wait,
 };
-use crate::task::Task;
+use crate::{clock, task::Task};
 
 /// Whose bracket, of which lock, by which way to measure.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub fn asks(ctx: *mut c_void, way: LockWay, lock: Lock, slot: Slot) -> Fate {
     let open = Open {
         // The stack is looked at before the time: before the lock, and not inside of the wait.
         operation: stack::caller(ctx, slot).operation,
-        begin_ns: wait::now(),
+        begin_ns: clock::now(),
         acquired_ns: 0,
         cgroup: task.memory_cgroup().id(),
         unused: 0,
@@ -83,7 +83,7 @@ pub fn has(way: LockWay, lock: Lock) -> Fate {
         // It was inside when the programs were attached.
         return Fate::Filtered;
     };
-    open.acquired_ns = wait::now();
+    open.acquired_ns = clock::now();
     let Some(settings) = settings::get() else {
         return Fate::DroppedMap;
     };
@@ -125,7 +125,7 @@ pub fn contended(lock: Lock, now: u64) {
 /// The lock is about to be dropped.
 #[inline(always)]
 pub fn drops(way: LockWay, lock: Lock) -> Fate {
-    let now = wait::now();
+    let now = clock::now();
     let Some(open) = open(way, lock) else {
         return Fate::Filtered;
     };

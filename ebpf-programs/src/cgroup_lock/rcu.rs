@@ -16,7 +16,7 @@ use super::{
     stack::{self, Slot},
     wait::{self, Long},
 };
-use crate::{ledger, task::Task};
+use crate::{clock, ledger, task::Task};
 
 /// Whose wait, by which way to measure.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -53,7 +53,7 @@ fn begins_now(task: Task, way: LockWay) -> Fate {
         tid: task.tid(),
         way: way as u32,
     };
-    match RCU_WAITS.insert(waiter, wait::now(), 0) {
+    match RCU_WAITS.insert(waiter, clock::now(), 0) {
         Ok(()) => Fate::Aggregated,
         Err(_) => Fate::DroppedMap,
     }
@@ -76,7 +76,7 @@ fn ended(ctx: *mut c_void, task: Task, way: LockWay, has_stack: bool) -> Fate {
         return Fate::Filtered;
     };
     let _ = RCU_WAITS.remove(waiter);
-    let end_ns = wait::now();
+    let end_ns = clock::now();
     let ns = end_ns.saturating_sub(begin_ns);
     if ns < LEAST_NS {
         return Fate::Filtered;

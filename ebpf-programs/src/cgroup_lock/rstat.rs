@@ -15,7 +15,7 @@ use super::{
     stack::{self, Slot},
     wait::{self, Long},
 };
-use crate::{ledger, task::Task};
+use crate::{clock, ledger, task::Task};
 
 /// One that waits for it or has it, by thread.
 #[derive(Clone, Copy)]
@@ -38,7 +38,7 @@ fn rstat_contended(ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::LockRstat, || {
         let flush = Flush {
             operation: stack::caller(ctx.as_ptr(), Slot::Rstat).operation,
-            contended_ns: wait::now(),
+            contended_ns: clock::now(),
             locked_ns: 0,
             unused: 0,
         };
@@ -64,7 +64,7 @@ fn locked(ctx: *mut c_void) -> Fate {
     if let Some(flush) = RSTAT.get_ptr_mut(tid) {
         // SAFETY: the running task's own entry.
         let flush = unsafe { &mut *flush };
-        flush.locked_ns = wait::now();
+        flush.locked_ns = clock::now();
         let ns = flush.locked_ns.saturating_sub(flush.contended_ns);
         let fate = counts::wait(Interval {
             way: LockWay::Tracepoint,
@@ -91,7 +91,7 @@ fn locked(ctx: *mut c_void) -> Fate {
     let flush = Flush {
         operation: stack::caller(ctx, Slot::Rstat).operation,
         contended_ns: 0,
-        locked_ns: wait::now(),
+        locked_ns: clock::now(),
         unused: 0,
     };
     match RSTAT.insert(tid, flush, 0) {
@@ -105,7 +105,7 @@ fn locked(ctx: *mut c_void) -> Fate {
 #[btf_tracepoint(function = "cgroup_rstat_unlock")]
 fn rstat_unlock(_ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::LockRstat, || {
-        let now = wait::now();
+        let now = clock::now();
         let task = Task::current();
         let tid = task.tid();
         let Some(flush) = RSTAT.get_ptr(tid) else {

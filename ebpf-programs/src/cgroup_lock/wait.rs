@@ -5,7 +5,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     EbpfContext as _,
-    helpers::{bpf_get_smp_processor_id, bpf_get_stack, bpf_ktime_get_boot_ns},
+    helpers::{bpf_get_smp_processor_id, bpf_get_stack},
     macros::{btf_tracepoint, map},
     maps::{LruHashMap, PerCpuArray},
     programs::BtfTracePointContext,
@@ -21,6 +21,7 @@ use super::{
     which::{self, Known, lcb},
 };
 use crate::{
+    clock::now,
     cold_start::watch,
     globals::offset,
     ledger, ring,
@@ -95,13 +96,6 @@ fn lock_end(ctx: BtfTracePointContext) -> i32 {
         ends(ctx.as_ptr(), ctx.arg::<u64>(0), ctx.arg::<i32>(1) == 0)
     });
     0
-}
-
-/// Boot clock, ns.
-#[inline(always)]
-pub fn now() -> u64 {
-    // SAFETY: always callable.
-    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 #[inline(always)]

@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
 use hearth_abi::{
-    LOCK_BUCKETS, LOCK_ROWS, Lock, LockCgroup, LockRow, LockTimes, LockTotals, OPERATIONS,
-    Operation,
+    LOCK_BUCKETS, LOCK_ROWS, Lock, LockCgroup, LockRow, LockTimes, LockTotals, Operation,
 };
 
 use crate::time::Nanos;
@@ -113,7 +112,7 @@ impl LockMaps {
         let mut counts = Vec::new();
         for lock in Lock::ALL {
             for operation in Operation::ALL {
-                let row = lock as u32 * OPERATIONS as u32 + operation as u32;
+                let row = way * LOCK_ROWS + LockRow::index(lock, operation);
                 let mut sum = LockCounts {
                     lock,
                     operation,
@@ -121,7 +120,7 @@ impl LockMaps {
                     hold: Times::NONE,
                     hold_exact: exact.contains(&lock),
                 };
-                for row in self.rows.get(&(way * LOCK_ROWS + row), 0)?.iter() {
+                for row in self.rows.get(&row, 0)?.iter() {
                     sum.wait.add(&row.wait);
                     sum.hold.add(&row.hold);
                 }
@@ -136,7 +135,7 @@ impl LockMaps {
     fn read_cgroups(&self) -> Result<Vec<LockCgroupCounts>, MapError> {
         // A walk of a map that changes meanwhile may begin anew: each key counts once.
         let mut found = BTreeMap::new();
-        for entry in self.cgroups.iter() {
+        for entry in &self.cgroups {
             let (key, totals) = entry?;
             found.insert(key, totals);
         }
