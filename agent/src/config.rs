@@ -4,6 +4,7 @@ mod environment;
 mod error;
 mod oom;
 mod otlp;
+mod recorder;
 mod rule;
 mod units;
 
@@ -22,6 +23,7 @@ use crate::observe::cold_start::{ReadyRule, VMMS};
 pub use error::{ConfigError, Fault};
 pub use oom::Oom;
 pub use otlp::{Compression, Endpoint, Otlp, Protocol, Secret, Signal, Spool};
+pub use recorder::Recorder;
 pub use rule::{Runtime, StartRule};
 pub use units::{Period, Share, Size};
 

@@ -30,10 +30,12 @@ use crate::kernel::enrolment::Enrolment;
 use crate::kernel::event::Event;
 use crate::kernel::ledger::LedgerLine;
 use crate::kernel::probes::Probes;
+use crate::kernel::table;
 use crate::kernel::watch_share::WatchShare;
 use crate::observe::cold_start::start::Process;
 use crate::observe::cold_start::{ColdStart, Finished, Reason, Tracker};
 use crate::observe::identity::{Bundles, CgroupNames, Cri, MemoryHierarchy, Resolver};
+use crate::observe::oom::recorder::Recorder;
 use crate::privilege;
 use crate::time::Boottime;
 use crate::web;
@@ -84,6 +86,9 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     };
     let mut export = Export::start(config)?;
     let mut daemon = Daemon::start(config)?;
+    if let Some(recorder) = &daemon.recorder {
+        export.tell_near(&recorder.recorded());
+    }
     // Whoever waits for readiness may count on the watch set, where it is always attached.
     daemon.steer_watch_set();
     privilege::keep_only(&privilege::OBSERVING, &[privilege::ATTACHING])?;
@@ -120,6 +125,8 @@ struct Daemon {
     resolver: Arc<Resolver>,
     /// Starts of containers whose function and pod are being asked for.
     resolving: JoinSet<ColdStart>,
+    /// What is near its memory limit; `None` where nothing is recorded.
+    recorder: Option<Recorder>,
     watch: WatchShare,
     began: Instant,
     lost: u64,
@@ -180,6 +187,7 @@ impl Daemon {
             locks: Locks::new(),
             resolver: Arc::new(resolver),
             resolving: JoinSet::new(),
+            recorder: recorder(config),
             watch: WatchShare::new(config.watch_share.0, Boottime::now().0),
             began: Instant::now(),
             lost: 0,
@@ -364,6 +372,18 @@ impl Daemon {
         });
         Ok(())
     }
+}
+
+/// The flight recorder, where kills are told and it is not switched off.
+fn recorder(config: &Config) -> Option<Recorder> {
+    let settings = &config.oom.recorder;
+    if !settings.enabled || !config.signals.contains(&table::Signal::Oom) {
+        return None;
+    }
+    // Captures are told without it, and say so.
+    Recorder::start(settings.settings())
+        .inspect_err(|error| tracing::warn!("nothing is recorded before OOM kills: {error}"))
+        .ok()
 }
 
 fn counts(line: &LedgerLine) -> ProbeCounts {

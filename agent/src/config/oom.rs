@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::Size;
+use super::{Recorder, Size};
 use crate::observe::oom::store::Bounds;
 
 /// Most bytes of a thread's stack.
@@ -15,7 +15,7 @@ const MAX_STACK: u32 = 4096;
 const MIN_BYTES: u64 = 1 << 20;
 
 /// `[oom]`: what becomes of captures.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Oom {
     /// Their directory.
@@ -31,6 +31,8 @@ pub struct Oom {
     /// Bytes of each thread's stack.
     #[serde(deserialize_with = "small")]
     pub stack_bytes: u32,
+    /// `[oom.recorder]`.
+    pub recorder: Recorder,
 }
 
 impl Default for Oom {
@@ -41,6 +43,7 @@ impl Default for Oom {
             max_bytes: Size(256 << 20),
             mask: true,
             stack_bytes: 0,
+            recorder: Recorder::default(),
         }
     }
 }

@@ -300,3 +300,29 @@ fn a_file_of_somebody_else_is_refused() {
         .to_string();
     assert!(message.contains("belongs to user 65534") && message.contains("chown root"));
 }
+
+#[test]
+fn what_is_near_a_limit_is_within_reason() {
+    let recorder = parse("[oom.recorder]\nnear = 0.9\nmax_cgroups = 5\n");
+    let settings = recorder.expect("valid").oom.recorder.settings();
+    assert!((settings.near - 0.9).abs() < f64::EPSILON && settings.max_cgroups == 5);
+    for (text, key, part) in [
+        ("near = 1.0", "oom.recorder.near", "below 1.0"),
+        ("near = 0.1", "oom.recorder.near", "from 0.3 on"),
+        ("near = 80", "oom.recorder.near", "between 0.0 and 1.0"),
+        ("max_cgroups = 0", "oom.recorder.max_cgroups", "nonzero"),
+        (
+            "max_cgroups = 99999",
+            "oom.recorder.max_cgroups",
+            "up to 16384",
+        ),
+        (
+            "enable = true",
+            "oom.recorder.enable",
+            "did you mean `enabled`?",
+        ),
+    ] {
+        let fault = fault(&format!("[oom.recorder]\n{text}\n"));
+        assert!(fault.key == key && fault.message.contains(part), "{fault}");
+    }
+}

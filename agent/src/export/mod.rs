@@ -8,6 +8,7 @@ mod history;
 mod locks;
 mod metrics;
 mod names;
+mod near;
 mod oom;
 mod otlp;
 mod reader;
@@ -47,6 +48,7 @@ use crate::kernel::cgroup_lock::LockSnapshot;
 use crate::observe::cgroup_lock::WaitsByCgroup;
 use crate::observe::cold_start::ColdStart;
 use crate::observe::oom::keeper::Kept;
+use crate::observe::oom::recorder::Recorded;
 use crate::time::Boottime;
 use counted::Counted;
 use locks::SharedWaits;
@@ -224,6 +226,11 @@ impl Export {
         if let Some(outbox) = &self.outbox {
             outbox.push(locks::record(wait, &self.clock));
         }
+    }
+
+    /// Tells who is near a memory limit, from now on.
+    pub fn tell_near(&self, recorded: &Recorded) {
+        near::instrument(&self.provider.meter_with_scope(otlp::scope()), recorded);
     }
 
     /// Where the page finds what was told.
