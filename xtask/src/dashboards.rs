@@ -2,6 +2,8 @@
 //! what all panels share (selectors, layout, units) is said once.
 
 mod cold_start;
+mod frame;
+mod locks;
 mod panel;
 
 use std::fs;
@@ -26,9 +28,12 @@ pub(crate) fn run(workspace: &Workspace, check: bool) -> Result<()> {
     Ok(())
 }
 
-fn definitions(workspace: &Workspace) -> [(PathBuf, Value); 1] {
+fn definitions(workspace: &Workspace) -> Vec<(PathBuf, Value)> {
     let folder = workspace.root().join("dashboards");
-    [(folder.join("cold-start.json"), cold_start::dashboard())]
+    vec![
+        (folder.join("cold-start.json"), cold_start::dashboard()),
+        (folder.join("locks.json"), locks::dashboard()),
+    ]
 }
 
 /// Compares values, not bytes: the order of keys in an object says nothing.

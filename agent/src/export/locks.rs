@@ -17,11 +17,11 @@ use crate::time::Nanos;
 
 /// Time waited by cgroup, shared between who reads it and the instrument that tells it.
 #[derive(Clone, Debug, Default)]
-pub struct SharedWaits(Arc<Mutex<Vec<(String, Nanos)>>>);
+pub(super) struct SharedWaits(Arc<Mutex<Vec<(String, Nanos)>>>);
 
 impl SharedWaits {
     /// Replaces what is told.
-    pub fn set(&self, waits: &WaitsByCgroup) {
+    pub(super) fn set(&self, waits: &WaitsByCgroup) {
         let named = waits
             .named()
             .map(|(path, waited)| (path.to_owned(), waited));

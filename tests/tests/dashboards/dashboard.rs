@@ -8,6 +8,11 @@ use serde_json::Value;
 
 use crate::root;
 
+/// Names of the files.
+const SIGNALS: [&str; 2] = ["cold-start", "locks"];
+/// The one whose panels link to traces.
+const LINKS: &str = "cold-start";
+
 /// Columns of Grafana's grid.
 const COLUMNS: u32 = 24;
 
@@ -19,6 +24,8 @@ pub(crate) struct Dashboard {
     annotations: List<Annotation>,
     #[serde(skip)]
     pub(crate) json: Value,
+    #[serde(skip)]
+    pub(crate) name: String,
 }
 
 #[derive(Deserialize)]
@@ -81,11 +88,17 @@ pub(crate) struct Query {
 }
 
 impl Dashboard {
-    pub(crate) fn cold_start() -> Result<Self> {
-        let text = std::fs::read_to_string(root().join("dashboards/cold-start.json"))?;
+    /// Every one, by the name of its file.
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        SIGNALS.iter().map(|name| Self::of(name)).collect()
+    }
+
+    fn of(name: &str) -> Result<Self> {
+        let text = std::fs::read_to_string(root().join(format!("dashboards/{name}.json")))?;
         let json = serde_json::from_str(&text)?;
         Ok(Self {
             json,
+            name: name.to_owned(),
             ..serde_json::from_str(&text)?
         })
     }
@@ -95,8 +108,10 @@ impl Dashboard {
         let mut push = |place: &str, expr: &str| {
             let promql = expr
                 .replace("$__rate_interval", "20s")
+                .replace("$__range_s", "300")
                 .replace("$__range", "5m")
                 .replace("$function", ".*")
+                .replace("$lock", ".*")
                 .replace("$instance", ".*");
             let place = place.to_owned();
             queries.push(Query { place, promql });
@@ -179,7 +194,7 @@ impl Dashboard {
     /// Nothing in it may name an object of one Grafana: only what the reader picks.
     pub(crate) fn check_sources(&self) -> Result<()> {
         ensure!(
-            self.uid == "hearth-cold-start",
+            self.uid == format!("hearth-{}", self.name),
             "links point at the uid: it never changes"
         );
         ensure!(self.json.get("id").is_none(), "`id` belongs to one Grafana");
@@ -203,6 +218,9 @@ impl Dashboard {
 
     /// The link of a trace id opens Explore with a query for that trace.
     pub(crate) fn check_trace_link(&self) -> Result<()> {
+        if self.name != LINKS {
+            return Ok(());
+        }
         let text = self.json.to_string();
         let (_, rest) = text
             .split_once("/explore?schemaVersion=1&panes=")

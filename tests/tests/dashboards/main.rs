@@ -15,7 +15,7 @@ use anyhow::{Result, ensure};
 use hearth_tests::{machine, requirement};
 use serde_json::json;
 
-use crate::dashboard::Dashboard;
+use crate::dashboard::{Dashboard, Query};
 use crate::load::Load;
 use crate::prometheus::{Prometheus, promtool};
 use crate::rules::Rules;
@@ -25,26 +25,29 @@ fn root() -> PathBuf {
 }
 
 #[test]
-fn a_dashboard_holds_only_what_grafana_knows() -> Result<()> {
-    schema::check(&Dashboard::cold_start()?)
+fn dashboards_hold_only_what_grafana_knows() -> Result<()> {
+    Dashboard::all()?.iter().try_for_each(schema::check)
 }
 
 #[test]
 fn panels_fill_the_grid_without_overlap() -> Result<()> {
-    Dashboard::cold_start()?.check_layout()
+    Dashboard::all()?
+        .iter()
+        .try_for_each(Dashboard::check_layout)
 }
 
 #[test]
-fn a_dashboard_fits_any_grafana() -> Result<()> {
-    let dashboard = Dashboard::cold_start()?;
-    dashboard.check_sources()?;
-    dashboard.check_trace_link()
+fn dashboards_fit_any_grafana() -> Result<()> {
+    for dashboard in Dashboard::all()? {
+        dashboard.check_sources()?;
+        dashboard.check_trace_link()?;
+    }
+    Ok(())
 }
 
 #[test]
-fn promtool_reads_every_query_of_a_dashboard() -> Result<()> {
-    let queries = Dashboard::cold_start()?.queries()?;
-    let rules: Vec<_> = queries
+fn promtool_reads_every_query_of_the_dashboards() -> Result<()> {
+    let rules: Vec<_> = queries()?
         .iter()
         .enumerate()
         .map(|(i, query)| json!({ "record": format!("query:{i}"), "expr": query.promql }))
@@ -59,23 +62,35 @@ fn promtool_reads_every_query_of_a_dashboard() -> Result<()> {
     Ok(())
 }
 
+fn queries() -> Result<Vec<Query>> {
+    let mut queries = Vec::new();
+    for dashboard in Dashboard::all()? {
+        queries.extend(dashboard.queries()?);
+    }
+    Ok(queries)
+}
+
 #[test]
 fn rules_pass_promtool_check_and_test() -> Result<()> {
     let alerts = root().join("alerts");
-    let rules = alerts.join("cold-start.yaml");
-    let lint = ["check", "rules", "--lint=all", "--lint-fatal"].map(AsRef::as_ref);
-    promtool(lint.into_iter().chain([rules.as_os_str()]))?;
-    let tests = alerts.join("tests/cold-start.test.yaml");
-    promtool(["test".as_ref(), "rules".as_ref(), tests.as_os_str()])?;
+    for rules in Rules::all()? {
+        let file = alerts.join(format!("{}.yaml", rules.name));
+        let lint = ["check", "rules", "--lint=all", "--lint-fatal"].map(AsRef::as_ref);
+        promtool(lint.into_iter().chain([file.as_os_str()]))?;
+        let tests = alerts.join(format!("tests/{}.test.yaml", rules.name));
+        promtool(["test".as_ref(), "rules".as_ref(), tests.as_os_str()])?;
+    }
     Ok(())
 }
 
 #[test]
 fn every_alert_is_tested_both_ways_and_has_its_page() -> Result<()> {
-    let rules = Rules::cold_start()?;
-    ensure!(rules.alerts.len() == 5, "alerts: {:?}", rules.alerts);
-    rules.check_tested_both_ways()?;
-    rules.check_pages()
+    for rules in Rules::all()? {
+        ensure!(!rules.alerts.is_empty(), "{} raises none", rules.name);
+        rules.check_tested_both_ways()?;
+        rules.check_pages()?;
+    }
+    Ok(())
 }
 
 /// The queries answer with what a real agent tells about real starts, and the one thing that is
@@ -86,24 +101,23 @@ fn every_query_answers_while_programs_start() -> Result<()> {
     let _hold = machine::shared()?;
     let load = Load::start()?;
     let prometheus = Prometheus::start(load.metrics)?;
-    let rules = Rules::cold_start()?;
+    let rules = Rules::all()?;
 
-    let dashboard = Dashboard::cold_start()?.queries()?;
-    let mut waiting: Vec<(String, String)> = dashboard
+    let mut waiting: Vec<(String, String)> = queries()?
         .into_iter()
         .map(|query| (query.place, query.promql))
         .collect();
     waiting.extend(
         rules
-            .records
             .iter()
+            .flat_map(|rules| &rules.records)
             .map(|name| ("recorded".to_owned(), name.clone())),
     );
     // `or vector(0)` answers for a metric that does not exist, too.
     let texts = waiting
         .iter()
         .map(|(_, promql)| promql.as_str())
-        .chain([rules.text.as_str()]);
+        .chain(rules.iter().map(|rules| rules.text.as_str()));
     let metrics: BTreeSet<String> = texts.flat_map(dashboard::metrics_in).collect();
     waiting.extend(metrics.into_iter().map(|name| ("metric".to_owned(), name)));
     let firing =

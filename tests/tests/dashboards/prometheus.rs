@@ -47,13 +47,13 @@ impl Prometheus {
     pub(crate) fn start(agent: SocketAddr) -> Result<Self> {
         let data = TempDir::with_prefix("hearth-prometheus-")?;
         let config = data.path().join("prometheus.yml");
-        let rules = root().join("alerts/cold-start.yaml").canonicalize()?;
+        let rules = root().join("alerts").canonicalize()?;
         let rules = rules.display();
         fs::write(
             &config,
             format!(
                 "global: {{ scrape_interval: 1s, evaluation_interval: 1s }}\n\
-                 rule_files: [ \"{rules}\" ]\n\
+                 rule_files: [ \"{rules}/*.yaml\" ]\n\
                  scrape_configs:\n\
                  - job_name: hearth\n  \
                    static_configs: [ {{ targets: [ \"{agent}\" ] }} ]\n"

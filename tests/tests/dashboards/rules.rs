@@ -7,16 +7,26 @@ use anyhow::{Context, Result, ensure};
 
 use crate::root;
 
+/// Names of the files.
+const SIGNALS: [&str; 2] = ["cold-start", "cgroup-lock"];
+
 pub(crate) struct Rules {
+    pub(crate) name: &'static str,
     pub(crate) text: String,
     pub(crate) records: Vec<String>,
     pub(crate) alerts: Vec<String>,
 }
 
 impl Rules {
-    pub(crate) fn cold_start() -> Result<Self> {
-        let text = fs::read_to_string(root().join("alerts/cold-start.yaml"))?;
+    /// Every file of them.
+    pub(crate) fn all() -> Result<Vec<Self>> {
+        SIGNALS.iter().map(|name| Self::of(name)).collect()
+    }
+
+    fn of(name: &'static str) -> Result<Self> {
+        let text = fs::read_to_string(root().join(format!("alerts/{name}.yaml")))?;
         Ok(Self {
+            name,
             records: values(&text, "- record: "),
             alerts: values(&text, "- alert: "),
             text,
@@ -25,7 +35,8 @@ impl Rules {
 
     /// Whether an expectation of each alert, and one of its absence, is in the promtool tests.
     pub(crate) fn check_tested_both_ways(&self) -> Result<()> {
-        let tests = fs::read_to_string(root().join("alerts/tests/cold-start.test.yaml"))?;
+        let tests = root().join(format!("alerts/tests/{}.test.yaml", self.name));
+        let tests = fs::read_to_string(tests)?;
         let mut fires = BTreeSet::new();
         let mut silent = BTreeSet::new();
         for test in tests.split("- alertname: ").skip(1) {

@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::NODE;
+use crate::dashboards::frame::quantile;
 use crate::dashboards::panel::Panel;
 
 /// The series of the functions and nodes that the reader picked.
@@ -11,13 +12,6 @@ const PICKED: &str = r#"faas_name=~"$function",instance=~"$instance""#;
 const READY: &str = r#"ready!~"not_ready|exited""#;
 /// Starts that did not.
 const NOT_READY: &str = r#"ready=~"not_ready|exited""#;
-
-fn quantile(q: f64, by: &str, selector: &str, histogram: &str, window: &str) -> String {
-    format!(
-        "histogram_quantile({q}, sum by ({by}) \
-         (rate({histogram}_bucket{{{selector}}}[{window}])))"
-    )
-}
 
 pub(super) fn overview() -> Vec<Panel> {
     let whole = |q| {
