@@ -2,6 +2,7 @@
 
 mod locks;
 mod oom;
+mod retransmit;
 mod settings;
 
 pub(super) use settings::check;
@@ -41,6 +42,7 @@ use crate::time::Boottime;
 use crate::web;
 use locks::Locks;
 use oom::Oom;
+use retransmit::Retransmits;
 
 /// How often ended starts are looked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -122,6 +124,7 @@ struct Daemon {
     tracker: Tracker,
     oom: Oom,
     locks: Locks,
+    retransmits: Retransmits,
     resolver: Arc<Resolver>,
     /// Starts of containers whose function and pod are being asked for.
     resolving: JoinSet<ColdStart>,
@@ -185,6 +188,7 @@ impl Daemon {
             tracker: Tracker::new(settings, cgroups),
             oom: Oom::start(config)?,
             locks: Locks::new(),
+            retransmits: Retransmits::default(),
             resolver: Arc::new(resolver),
             resolving: JoinSet::new(),
             recorder: recorder(config),
@@ -334,14 +338,16 @@ impl Daemon {
         self.tracker.set_watching(better);
     }
 
-    fn read_state(&mut self, export: &Export) -> anyhow::Result<()> {
+    fn read_state(&mut self, export: &mut Export) -> anyhow::Result<()> {
         let Self {
             locks,
+            retransmits,
             probes,
             tracker,
             ..
         } = self;
         locks.read(probes, tracker, export, false)?;
+        retransmits.read(probes, tracker, export)?;
         let ledger = self.probes.ledger()?;
         let drained = self.probes.drained();
         let dropped = ledger.iter().map(LedgerLine::dropped).sum::<u64>();

@@ -6,6 +6,7 @@ use opentelemetry_sdk::metrics::{Instrument, Stream};
 use opentelemetry_semantic_conventions::attribute::FAAS_NAME;
 
 use super::oom::CONSTRAINTS;
+use super::retransmit;
 use crate::observe::cold_start::{ColdStart, PhaseName};
 
 /// Upper bounds of the histograms' buckets, seconds: 10 us to 60 s.
@@ -37,6 +38,7 @@ pub(super) fn bounds(max_functions: usize) -> impl Fn(&Instrument) -> Option<Str
             "hearth.cold_start.phase.duration" => names * labels,
             "hearth.cgroup.lock.wait.time" => LOCK_CGROUPS,
             "hearth.cold_start.cause.time" => names * labels * CAUSES,
+            "hearth.tcp.retransmitted_segments" => retransmit::SERIES,
             "hearth.oom.kills" => names * CONSTRAINTS,
             _ => return None,
         };

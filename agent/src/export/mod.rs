@@ -14,6 +14,7 @@ mod otlp;
 mod reader;
 mod record;
 mod resource;
+mod retransmit;
 mod sender;
 mod slowest;
 mod spool;
@@ -49,6 +50,7 @@ use crate::observe::cgroup_lock::WaitsByCgroup;
 use crate::observe::cold_start::ColdStart;
 use crate::observe::oom::keeper::Kept;
 use crate::observe::oom::recorder::Recorded;
+use crate::observe::retransmit::{Resent, SentSegments};
 use crate::time::Boottime;
 use counted::Counted;
 use locks::SharedWaits;
@@ -56,6 +58,7 @@ use metrics::Meters;
 use names::Names;
 use oom::OomMeters;
 use reader::Reader;
+use retransmit::RetransmitMeters;
 use sender::{Outbox, Sender};
 use slowest::Slowest;
 use spool::{Disk, Spool};
@@ -84,6 +87,7 @@ pub struct Export {
     registry: prometheus::Registry,
     meters: Meters,
     oom: OomMeters,
+    retransmits: RetransmitMeters,
     names: Names,
     slowest: Arc<Mutex<Slowest>>,
     history: Arc<Mutex<History>>,
@@ -128,6 +132,7 @@ impl Export {
             lock_waits,
             meters: Meters::new(&meter),
             oom: OomMeters::new(&meter),
+            retransmits: RetransmitMeters::new(&meter),
             provider,
             registry,
             names: Names::new(config.metrics.max_functions),
@@ -200,6 +205,16 @@ impl Export {
         if let Some(outbox) = &self.outbox {
             outbox.push(oom::record(kept, &self.clock));
         }
+    }
+
+    /// Counts segments that were sent again; `path` is that of their cgroup, if it is known.
+    pub fn resent(&mut self, resent: &Resent, path: Option<String>) {
+        self.retransmits.count(resent, path);
+    }
+
+    /// Tells from now on that this was sent.
+    pub fn sent(&self, sent: Vec<SentSegments>) {
+        self.retransmits.set_sent(sent);
     }
 
     /// Where the state of the `oom` signal is put, to be told.

@@ -331,6 +331,12 @@ impl Probes {
         }
     }
 
+    /// Whether segments sent again are counted.
+    #[must_use]
+    pub const fn watches_retransmits(&self) -> bool {
+        self.retransmits.is_some()
+    }
+
     /// Makes room where namespaces sent nothing again for long.
     pub fn forget_retransmits(&mut self, namespaces: &[RetransmitNamespace]) {
         if let Some(retransmits) = &mut self.retransmits {

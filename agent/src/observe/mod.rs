@@ -5,4 +5,5 @@ pub mod cold_start;
 pub mod identity;
 pub mod oom;
 pub mod recording;
+pub mod retransmit;
 mod text;
