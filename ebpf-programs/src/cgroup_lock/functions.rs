@@ -113,6 +113,8 @@ work! {
     css_release_begin, css_release_end, css_release_kbegin, css_release_kend: "css_release_work_fn";
     /// `static void css_killed_work_fn(struct work_struct *work)`, 3.12 and later: likewise.
     css_killed_begin, css_killed_end, css_killed_kbegin, css_killed_kend: "css_killed_work_fn";
+    /// `static void cgroup_bpf_release(struct work_struct *work)`, 5.3 and later: from its begin to nearly its end.
+    bpf_release_begin, bpf_release_end, bpf_release_kbegin, bpf_release_kend: "cgroup_bpf_release";
 }
 
 /// As `lock_live_begin`.

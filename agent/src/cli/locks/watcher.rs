@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::kernel::attach::HookReport;
+use crate::kernel::attach::{HookReport, Reach};
 use crate::kernel::cgroup_lock::{LockLimits, LockSnapshot};
 use crate::kernel::drain::Events;
 use crate::kernel::event::Event;
@@ -34,6 +34,8 @@ impl Watcher {
                 threshold,
                 ..LockLimits::default()
             },
+            // What is seen by watching the scheduler only is worth it while somebody looks.
+            reach: Reach::Trace,
             ..Request::of([Signal::CgroupLock])
         };
         let (probes, events) = Probes::start(&request)?;

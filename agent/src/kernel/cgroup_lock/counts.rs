@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray};
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
 use hearth_abi::{
     LOCK_BUCKETS, LOCK_ROWS, Lock, LockCgroup, LockRow, LockTimes, LockTotals, Operation,
 };
@@ -93,6 +93,25 @@ impl LockMaps {
         cgroups: HashMap<MapData, LockCgroup, LockTotals>,
     ) -> Self {
         Self { rows, cgroups }
+    }
+
+    /// Begins again at zero.
+    pub(in crate::kernel) fn clear(&mut self) -> Result<(), MapError> {
+        const ZERO: LockRow = LockRow {
+            wait: LockTimes::NONE,
+            hold: LockTimes::NONE,
+        };
+        for row in 0..LOCK_ROWS {
+            let cpus = self.rows.get(&row, 0)?.len();
+            let zeros = PerCpuValues::try_from(vec![ZERO; cpus])?;
+            self.rows.set(row, zeros, 0)?;
+        }
+        let keys: Vec<LockCgroup> = self.cgroups.keys().collect::<Result<_, _>>()?;
+        for key in keys {
+            // Evicted meanwhile is as good.
+            let _ = self.cgroups.remove(&key);
+        }
+        Ok(())
     }
 
     /// Reads all; `exact` are the locks whose holds are exact.

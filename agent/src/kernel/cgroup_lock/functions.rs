@@ -66,6 +66,7 @@ const OPERATIONS: [(Operation, &[&str]); 10] = [
             "css_release_work_fn",
             "css_killed_work_fn",
             "css_free_rwork_fn",
+            "cgroup_bpf_release",
         ],
     ),
     (
@@ -104,6 +105,7 @@ const MEANINGS: [(u32, &[&str]); 5] = [
             "cgroup_lock_and_drain_offline",
             "css_release_work_fn",
             "css_killed_work_fn",
+            "cgroup_bpf_release",
         ],
     ),
     (

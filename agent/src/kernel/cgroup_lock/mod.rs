@@ -176,7 +176,8 @@ impl Locks {
         settings.exact_holds = exact.iter().fold(0, |bits, &lock| bits | 1 << lock as u32);
         map.set(0, settings, 0).map_err(wrong("LOCK_SETTINGS"))?;
         let mut calibration = None;
-        if settings.mutex_address == 0 && is_attached(report, "lock:wait") {
+        let is_calibrated = settings.mutex_address == 0 && is_attached(report, "lock:wait");
+        if is_calibrated {
             match calibrated(ebpf, settings) {
                 Ok(found) => {
                     tracing::debug!(waits = found.waits, "cgroup_mutex is found");
@@ -192,8 +193,13 @@ impl Locks {
                 }
             }
         }
+        let mut maps = LockMaps::new(map_of(ebpf, "LOCK_COUNTS")?, map_of(ebpf, "LOCK_CGROUPS")?);
+        if is_calibrated {
+            // Own work is nobody's contention.
+            maps.clear().map_err(wrong("LOCK_COUNTS"))?;
+        }
         Ok(Self {
-            maps: LockMaps::new(map_of(ebpf, "LOCK_COUNTS")?, map_of(ebpf, "LOCK_CGROUPS")?),
+            maps,
             exact,
             addresses,
             calibration,

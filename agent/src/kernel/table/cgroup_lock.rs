@@ -120,6 +120,8 @@ pub(in crate::kernel) const FENTRY: &[Program] = &[
     optional(fexit("css_release_end", "css_release_work_fn")),
     optional(fentry("css_killed_begin", "css_killed_work_fn")),
     optional(fexit("css_killed_end", "css_killed_work_fn")),
+    optional(fentry("bpf_release_begin", "cgroup_bpf_release")),
+    optional(fexit("bpf_release_end", "cgroup_bpf_release")),
 ];
 
 /// The same.
@@ -134,6 +136,8 @@ pub(in crate::kernel) const KPROBE: &[Program] = &[
     optional(kretprobe("css_release_kend", "css_release_work_fn")),
     optional(kprobe("css_killed_kbegin", "css_killed_work_fn")),
     optional(kretprobe("css_killed_kend", "css_killed_work_fn")),
+    optional(kprobe("bpf_release_kbegin", "cgroup_bpf_release")),
+    optional(kretprobe("bpf_release_kend", "cgroup_bpf_release")),
 ];
 
 /// Every acquisition of `cgroup_mutex`, at the lock itself: exact, and paid for by every mutex of
