@@ -300,8 +300,12 @@ fn name(to: &mut OomVma, carried: &mut Carried) {
     unsafe {
         bpf_loop(STEPS, next_name as *mut c_void, (&raw mut record).cast(), 0);
     }
-    to.names_length = carried.walk.length as u32;
-    if carried.walk.done == 0 {
+    // The callback has changed it behind the compiler's back, which holds this to be the only way
+    // to it.
+    // SAFETY: what the reference refers to.
+    let walk = unsafe { (&raw const carried.walk).read_volatile() };
+    to.names_length = walk.length as u32;
+    if walk.done == 0 {
         to.flags |= oom_vma::NAMES_CUT;
     }
 }

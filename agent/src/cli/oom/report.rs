@@ -353,7 +353,9 @@ fn user_frames(frames: &[Named], leaf: Option<&Named>, page: &mut Page<'_>) {
             leaf.filter(|leaf| index == 0 && frames.get(1).is_none_or(|next| next.ip != leaf.ip));
         if let Some(leaf) = missed {
             let place = self::place(leaf, page.terminal);
-            page.line(&format!("    ? {place}"));
+            page.line(&format!(
+                "    ? {place}  (by the word at the stack pointer)"
+            ));
         }
     }
     if frames.is_empty() {
@@ -388,7 +390,20 @@ fn place(frame: &Named, terminal: &Terminal) -> String {
 }
 
 fn kernel_frames(heading: &str, frames: &[KernelName], page: &mut Page<'_>) {
-    let names = frames.iter().map(|frame| match &frame.function {
+    // Down to what the probe itself ran in, which nobody asked for.
+    let ours = |frame: &KernelName| {
+        let name = frame.function.value().map_or("", String::as_str);
+        let starts = [
+            "bpf_prog_",
+            "bpf_trace_run",
+            "__traceiter_",
+            "__bpf_trace_",
+            "bpf_trampoline_",
+        ];
+        starts.iter().any(|start| name.starts_with(start))
+    };
+    let begin = frames.iter().rposition(ours).map_or(0, |index| index + 1);
+    let names = frames[begin..].iter().map(|frame| match &frame.function {
         Known::Value(name) => name.split('+').next().unwrap_or(name).to_owned(),
         Known::Absent(_) => frame.ip.to_string(),
     });

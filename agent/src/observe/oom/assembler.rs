@@ -8,8 +8,8 @@ use hearth_abi::{OomContent, OomEnd, OomKill, OomMemory, OomThread, OomVma, oom_
 use super::command;
 use super::fields;
 use super::model::{
-    Asker, Before, Capture, CaptureId, CgroupState, Completeness, Known, Reason, Thread, TraceLink,
-    Victim,
+    Absent, Asker, Before, Capture, CaptureId, CgroupState, Completeness, Known, Reason, Thread,
+    TraceLink, Victim,
 };
 use crate::kernel::event::OomEvent;
 use crate::observe::identity::Place;
@@ -311,7 +311,14 @@ impl Assembler {
             completeness,
             masked: self.about.mask,
             kill: fields::kill(&kill),
-            victim: self.victim(&kill, &around, line.map(|memory| &**memory)),
+            victim: self.victim(
+                &kill,
+                &around,
+                line.map(|memory| &**memory),
+                records
+                    .values()
+                    .find_map(|record| fields::no_command(record)),
+            ),
             asker: Asker {
                 pid: kill.asker.tgid,
                 tid: kill.asker.tid,
@@ -329,7 +336,13 @@ impl Assembler {
         }
     }
 
-    fn victim(&self, kill: &OomKill, around: &Surroundings, line: Option<&OomMemory>) -> Victim {
+    fn victim(
+        &self,
+        kill: &OomKill,
+        around: &Surroundings,
+        line: Option<&OomMemory>,
+        no_line: Option<Absent>,
+    ) -> Victim {
         let place = around
             .victim_cgroup
             .as_deref()
@@ -346,11 +359,11 @@ impl Assembler {
         let (command, command_cut_bytes) = match command {
             Some((arguments, cut)) => (Known::Value(arguments), cut),
             None => (
-                Known::absent(
+                no_line.map_or_else(|| Known::absent(
                     Reason::NotTold,
-                    "the first thread to exit could not read it any more, or did not come to \
-                     its exit in time",
-                ),
+                    "the record of it was lost, or the first thread to exit did not come to its \
+                     exit in time",
+                ), Known::Absent),
                 0,
             ),
         };

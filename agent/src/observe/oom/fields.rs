@@ -231,6 +231,13 @@ pub(super) fn thread(
     }
 }
 
+/// Why there is no command line, as the thread that was to tell it says; `None` where it was not
+/// to, or has told it.
+pub(super) fn no_command(record: &OomThread) -> Option<Absent> {
+    let why = why(record.sources[OomThreadField::CommandLine as usize])?;
+    (why.reason != Reason::Off).then_some(why)
+}
+
 /// A mapping as the kernel told it; where its file is on this node is not known yet.
 pub(super) fn mapping(record: &OomVma) -> Mapping {
     let is_file = record.flags & oom_vma::FILE != 0;
@@ -293,7 +300,8 @@ fn mapping_of(ip: u64, mappings: &[Mapping], source: u8) -> Known<u32> {
     ) {
         (Some(index), _) => Known::Value(index),
         (None, Some(absent)) => Known::Absent(absent),
-        (None, None) => Known::absent(Reason::Lost, "no record tells of a mapping there"),
+        // Walks by frame pointers end in what is no frame.
+        (None, None) => Known::absent(Reason::NotApplicable, "no code is mapped there"),
     }
 }
 

@@ -212,7 +212,7 @@ fn a_kill_and_its_threads_are_one_capture() {
     assert_eq!(stack[0].mapping, Known::Value(0));
     assert_eq!(
         stack[1].mapping.why().map(|absent| absent.reason),
-        Some(Reason::Lost)
+        Some(Reason::NotApplicable)
     );
     let mapping = &capture.mappings[0].vma;
     assert_eq!((&*mapping.name, &*mapping.perms), ("/usr/bin/shop", "r-xp"));
