@@ -285,7 +285,8 @@ impl Daemon {
                 self.locks.accept(record);
             }
             if let Event::Oom(event) = event {
-                self.oom.accept(event, &mut self.tracker);
+                self.oom
+                    .accept(event, &mut self.tracker, self.recorder.as_ref());
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use hearth_abi::OomKill;
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::config::Config;
@@ -13,7 +14,8 @@ use crate::observe::oom::assembler::{About, Assembler, Surroundings, concerned};
 use crate::observe::oom::cgroup_state::Hierarchy;
 use crate::observe::oom::keeper::{Keeper, Kept};
 use crate::observe::oom::links::Links;
-use crate::observe::oom::model::{Capture, Known, Reason, TraceLink};
+use crate::observe::oom::model::{Before, Capture, Known, Reason, TraceLink};
+use crate::observe::oom::recorder::{Process, Recorder};
 use crate::time::{Boottime, Nanos};
 
 /// How long a capture waits for the end of the start that its victim was in: its trace is made
@@ -64,7 +66,12 @@ impl Oom {
     }
 
     /// Takes in a record of the signal.
-    pub(super) fn accept(&mut self, event: OomEvent, tracker: &mut Tracker) {
+    pub(super) fn accept(
+        &mut self,
+        event: OomEvent,
+        tracker: &mut Tracker,
+        recorder: Option<&Recorder>,
+    ) {
         let now = Boottime::now();
         let Self {
             assembler,
@@ -89,7 +96,7 @@ impl Oom {
                 cgroup,
                 exe: links.exe(kill.victim.tgid, Boottime(kill.victim.start_boottime)),
                 state,
-                before: Known::absent(Reason::NotArmed, "the flight recorder saw nothing of it"),
+                before: before(kill, recorder),
             }
         });
     }
@@ -170,5 +177,21 @@ impl Oom {
         self.hierarchy
             .as_ref()
             .map_or_else(Vec::new, |hierarchy| hierarchy.processes(cgroup.id, path))
+    }
+}
+
+/// What was recorded before `kill`: of the cgroup whose limit was hit, else of the node.
+fn before(kill: &OomKill, recorder: Option<&Recorder>) -> Known<Before> {
+    let Some(recorder) = recorder else {
+        return Known::absent(Reason::Off, "the flight recorder does not run");
+    };
+    let recorded = recorder.recorded();
+    let victim = Process {
+        pid: kill.victim.tgid,
+        start: Some(Boottime(kill.victim.start_boottime)),
+    };
+    match kill.memcg {
+        0 => recorded.before_kill_on_node(victim, Boottime(kill.id)),
+        cgroup => recorded.before_kill_in(cgroup, victim, Boottime(kill.id)),
     }
 }
