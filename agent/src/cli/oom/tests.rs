@@ -30,7 +30,7 @@ fn a_report_says_who_why_what_grew_and_what_would_have_been_enough() {
         "memory anonymous 60 MiB",
         "usage went from 24 MiB to 62 MiB in 19.0 s: +2 MiB a second",
         "anon +40 MiB (18 MiB to 58 MiB)",
-        "at least 64 MiB; try 185 MiB",
+        "at least 64 MiB; try 129 MiB",
         "thread 4711 shop",
         "/usr/bin/shop+0x1123",
         "not in this capture",

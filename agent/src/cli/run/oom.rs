@@ -181,17 +181,17 @@ impl Oom {
 }
 
 /// What was recorded before `kill`: of the cgroup whose limit was hit, else of the node.
-fn before(kill: &OomKill, recorder: Option<&Recorder>) -> Known<Before> {
-    let Some(recorder) = recorder else {
+fn before(kill: &OomKill, by: Option<&Recorder>) -> Known<Before> {
+    let Some(recorder) = by else {
         return Known::absent(Reason::Off, "the flight recorder does not run");
     };
-    let recorded = recorder.recorded();
+    let seen = recorder.recorded();
     let victim = Process {
         pid: kill.victim.tgid,
         start: Some(Boottime(kill.victim.start_boottime)),
     };
     match kill.memcg {
-        0 => recorded.before_kill_on_node(victim, Boottime(kill.id)),
-        cgroup => recorded.before_kill_in(cgroup, victim, Boottime(kill.id)),
+        0 => seen.before_kill_on_node(victim, Boottime(kill.id)),
+        cgroup => seen.before_kill_in(cgroup, victim, Boottime(kill.id)),
     }
 }

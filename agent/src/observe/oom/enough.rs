@@ -38,6 +38,8 @@ pub struct Enough {
 pub enum Basis {
     /// The usage was growing: the limit lasts a minute longer at that rate.
     Growth,
+    /// The usage was growing so fast that it would have doubled within a minute: twice the least.
+    Burst,
     /// The usage was level: the least and a quarter.
     Level,
     /// Nobody saw whether it grew: the least and a quarter.
@@ -62,6 +64,17 @@ pub fn enough(capture: &Capture) -> Result<Enough, Absent> {
         .and_then(|before| before.growth.value().copied());
     let room = at_least_bytes.saturating_add(at_least_bytes / ROOM);
     let (basis, wanted, because) = match growth {
+        Some(rate) if whole(rate).saturating_mul(LONGER) > at_least_bytes => {
+            let rate = whole(rate);
+            let because = format!(
+                "the usage grew by {} a second until the kill: twice as much lasts {} s longer. \
+                 Where it would have levelled off cannot be told from so short a rise; if it never \
+                 does it is a leak, which no limit holds",
+                size(rate),
+                at_least_bytes / rate.max(1),
+            );
+            (Basis::Burst, at_least_bytes.saturating_mul(2), because)
+        }
         Some(rate) if rate > LEVEL => {
             let rate = whole(rate);
             let more = rate.saturating_mul(LONGER);
@@ -112,13 +125,27 @@ mod tests {
 
     #[test]
     fn a_growth_is_allowed_for() {
-        let enough = enough(&samples::whole()).expect("an answer");
+        let growing = |rate: f64| {
+            let mut capture = samples::whole();
+            if let Known::Value(before) = &mut capture.before {
+                before.growth = Known::Value(rate);
+            }
+            enough(&capture).expect("an answer")
+        };
+        let fast = growing(2.0 * 1_048_576.0);
+        assert_eq!((fast.basis, fast.try_bytes), (Basis::Burst, 129 * MIB));
+        assert!(
+            fast.because.contains("lasts 32 s longer"),
+            "{}",
+            fast.because
+        );
+        let enough = growing(1_048_576.0);
         assert_eq!(enough.basis, Basis::Growth);
         assert_eq!(enough.at_least_bytes, 64 * MIB + 4096);
-        // 2 MiB/s for a minute, rounded up.
-        assert_eq!(enough.try_bytes, (64 + 120 + 1) * MIB);
+        // 1 MiB/s for a minute, rounded up.
+        assert_eq!(enough.try_bytes, (64 + 60 + 1) * MIB);
         assert!(
-            enough.because.contains("2 MiB a second"),
+            enough.because.contains("1 MiB a second"),
             "{}",
             enough.because
         );
