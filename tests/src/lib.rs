@@ -17,4 +17,5 @@ pub mod programs;
 pub mod report;
 pub mod requirement;
 pub mod start;
+pub mod storm;
 pub mod trace;

@@ -206,8 +206,14 @@ fn wait_rows(wait: &WaitLine, terminal: &Terminal) -> Vec<String> {
     rows
 }
 
+/// `runc[1234]`, and of a thread that is not its process's first `runc[1234/1240]`.
 fn label(task: &TaskLine) -> String {
-    format!("{}[{}]", task.comm, task.pid)
+    let TaskLine { comm, pid, tid, .. } = task;
+    if pid == tid {
+        format!("{comm}[{pid}]")
+    } else {
+        format!("{comm}[{pid}/{tid}]")
+    }
 }
 
 fn place(task: &TaskLine) -> String {
@@ -309,7 +315,10 @@ pub(super) mod tests {
                     wait_ns: Nanos(17_123_456),
                     waiter: task(1235, "runc", Some("/system.slice/containerd.service")),
                     holder: Some(HolderLine {
-                        task: task(1234, "runc:[1:CHILD]", None),
+                        task: TaskLine {
+                            tid: 1240,
+                            ..task(1234, "runc:[1:CHILD]", None)
+                        },
                         operation: Some("attach"),
                         held_ns: Some(Nanos(3_100_000)),
                     }),

@@ -9,7 +9,7 @@ use crate::kernel::event::Event;
 use crate::kernel::probes::{Probes, Request};
 use crate::kernel::table::Signal;
 use crate::observe::cgroup_lock::{
-    LockReport, Wait, Worst, cgroup_lines, counts_since, lock_lines, wait_lines,
+    LockReport, Wait, Worst, cgroup_lines, cgroups_since, counts_since, lock_lines, wait_lines,
 };
 use crate::observe::identity::{CgroupNames, MemoryHierarchy};
 use crate::time::{Boottime, Nanos};
@@ -38,7 +38,9 @@ impl Watcher {
             reach: Reach::Trace,
             ..Request::of([Signal::CgroupLock])
         };
-        let (probes, events) = Probes::start(&request)?;
+        let (mut probes, events) = Probes::start(&request)?;
+        // For as long as somebody looks, whatever it costs.
+        probes.set_watching(true)?;
         let strategies = probes.strategies();
         if strategies.is_empty() {
             anyhow::bail!(
@@ -84,13 +86,16 @@ impl Watcher {
         self.keep();
         let snapshot = self.probes.locks()?.unwrap_or_default();
         let end = Boottime::now();
+        let counts = counts_since(&snapshot, &self.before);
+        let longest = counts.iter().map(|one| one.wait.max).max();
+        let cgroups = cgroups_since(&snapshot, &self.before, longest.unwrap_or_default());
         let (worst, no_stacks) = wait_lines(self.worst.waits(), &mut self.names, end);
         Ok(LockReport {
             begin: self.begin,
             end,
             strategies: self.strategies.clone(),
-            locks: lock_lines(&counts_since(&snapshot, &self.before)),
-            cgroups: cgroup_lines(&snapshot.cgroups, &mut self.names, end),
+            locks: lock_lines(&counts),
+            cgroups: cgroup_lines(&cgroups, &mut self.names, end),
             worst,
             recorded: self.worst.seen(),
             no_stacks,

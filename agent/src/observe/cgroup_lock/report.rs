@@ -143,6 +143,32 @@ pub fn counts_since(now: &LockSnapshot, before: &LockSnapshot) -> Vec<LockCounts
         .collect()
 }
 
+/// Likewise by cgroup. The longest wait of the time since is not known where an older one was
+/// longer; it was no longer than `longest`, and not longer than all together.
+#[must_use]
+pub fn cgroups_since(
+    now: &LockSnapshot,
+    before: &LockSnapshot,
+    longest: Nanos,
+) -> Vec<LockCgroupCounts> {
+    let key = |one: &LockCgroupCounts| (one.lock, one.operation, one.cgroup);
+    let earlier: HashMap<_, _> = before.cgroups.iter().map(|one| (key(one), one)).collect();
+    let counts = now.cgroups.iter().map(|one| {
+        let mut since = *one;
+        let totals = &mut since.totals;
+        // One that began anew has come as a whole.
+        if let Some(before) = earlier.get(&key(one)).map(|before| before.totals)
+            && before.wait_count <= totals.wait_count
+        {
+            totals.wait_count -= before.wait_count;
+            totals.wait_sum_ns = totals.wait_sum_ns.saturating_sub(before.wait_sum_ns);
+        }
+        totals.wait_max_ns = totals.wait_max_ns.min(longest.0).min(totals.wait_sum_ns);
+        since
+    });
+    counts.collect()
+}
+
 /// By lock and operation; what was waited for longest first, then what was held longest.
 #[must_use]
 pub fn lock_lines(counts: &[LockCounts]) -> Vec<LockLine> {
