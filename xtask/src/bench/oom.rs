@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
-use std::thread;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,8 +19,8 @@ use super::pairs::quantile;
 use super::{Better, Figure, Place, Printer, guest};
 use crate::kernels::Kernel;
 use crate::workspace::Workspace;
-use arrivals::Arrivals;
-use captured::Captured;
+use arrivals::Arrival;
+use captured::{Captured, Fields};
 use victims::{Killed, Variant, Victims};
 
 /// In the VM, where every kill takes many times as long, there are fewer by this.
@@ -34,11 +34,35 @@ const PATIENCE: Duration = Duration::from_secs(20);
 struct Outcome {
     /// By the kernel's own counters.
     kills: u64,
-    captures: Vec<Captured>,
-    /// Captures whose every thread that the program told of has the stack that it told.
-    same_stacks: usize,
+    captures: u64,
+    /// Captures of processes that told their stacks before.
+    told_stacks: u64,
+    /// Those that have, of every thread that was told of, the stack that was told.
+    same_stacks: u64,
     /// From each kill to its file, ms.
     latencies: Vec<f64>,
+}
+
+#[derive(Default)]
+struct Outcomes {
+    by_variant: BTreeMap<Variant, Outcome>,
+    fields: Fields,
+}
+
+impl Outcomes {
+    fn are_awaited(&self) -> bool {
+        let mut outcomes = self.by_variant.values();
+        outcomes.any(|outcome| outcome.captures < outcome.kills)
+    }
+
+    fn add(&mut self, variant: Variant, captured: &Captured, same: Option<bool>, took_ns: u64) {
+        let outcome = self.by_variant.entry(variant).or_default();
+        outcome.captures += 1;
+        outcome.told_stacks += u64::from(same.is_some());
+        outcome.same_stacks += u64::from(same == Some(true));
+        outcome.latencies.push(float(took_ns) / 1e6);
+        self.fields.note(captured);
+    }
 }
 
 /// Kills on this kernel and in the VM, or only on one.
@@ -80,9 +104,9 @@ fn here(agent: &Path, count: u32, printer: &mut Printer) -> Result<()> {
         .mode(0o700)
         .create(&dir)
         .context("make a folder for captures")?;
-    let arrivals = Arrivals::watch(&dir)?;
+    let arrivals = arrivals::watch(&dir)?;
     let settings = format!(
-        "signals = [\"oom\"]\n[oom]\ndir = \"{}\"\nmax_captures = 1000000\nmax_bytes = \"8GiB\"\n",
+        "[oom]\ndir = \"{}\"\nmax_captures = 1000000\nmax_bytes = \"8GiB\"\n",
         dir.display()
     );
     let agent = Agent::with(agent, &settings)?;
@@ -100,7 +124,7 @@ fn here(agent: &Path, count: u32, printer: &mut Printer) -> Result<()> {
             .with_context(|| format!("{variant:?}"))?;
         killed.entry(variant).or_default().push(one);
     }
-    let outcomes = outcomes(&victims, &killed, &arrivals, &dir)?;
+    let outcomes = outcomes(&victims, &killed, &arrivals)?;
     tell(printer, &outcomes, &agent)?;
     agent.stop()
 }
@@ -109,94 +133,79 @@ fn here(agent: &Path, count: u32, printer: &mut Printer) -> Result<()> {
 fn outcomes(
     victims: &Victims,
     killed: &BTreeMap<Variant, Vec<Killed>>,
-    arrivals: &Arrivals,
-    dir: &Path,
-) -> Result<BTreeMap<Variant, Outcome>> {
-    let mut outcomes: BTreeMap<Variant, Outcome> = BTreeMap::new();
+    arrivals: &Receiver<Arrival>,
+) -> Result<Outcomes> {
+    let mut outcomes = Outcomes::default();
     for &variant in killed.keys() {
-        outcomes.entry(variant).or_default().kills = victims.counted(variant)?;
+        let outcome = outcomes.by_variant.entry(variant).or_default();
+        outcome.kills = victims.counted(variant)?;
     }
-    let expected: u64 = outcomes.values().map(|outcome| outcome.kills).sum();
     let deadline = Instant::now() + PATIENCE;
-    while (arrivals.count() as u64) < expected && Instant::now() < deadline {
-        thread::sleep(Duration::from_millis(50));
-    }
-    for (file, arrived_ns) in arrivals.so_far() {
-        let captured =
-            Captured::read(&dir.join(&file)).with_context(|| format!("the capture {file}"))?;
-        let of_whom = killed.iter().find_map(|(variant, killed)| {
-            let one = killed.iter().find(|one| one.is(&captured))?;
-            Some((*variant, one))
-        });
-        // Others on this machine may run out of memory too.
-        let Some((variant, one)) = of_whom else {
-            continue;
+    while outcomes.are_awaited() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(arrival) = arrivals.recv_timeout(left) else {
+            break;
         };
-        let outcome = outcomes.entry(variant).or_default();
-        outcome.same_stacks += usize::from(one.has_stacks_of(&captured));
-        outcome
-            .latencies
-            .push(millis(arrived_ns.saturating_sub(captured.killed_ns)));
-        outcome.captures.push(captured);
+        let captured = Captured::read(&arrival.file)
+            .with_context(|| format!("the capture {}", arrival.file.display()))?;
+        let stacks = |variant| {
+            let mut killed = killed.get(&variant).into_iter().flatten();
+            killed.find_map(|one: &Killed| one.has_stacks_of(&captured))
+        };
+        let own = captured.cgroup.as_deref().and_then(|path| victims.of(path));
+        let global = || stacks(Variant::Global).map(|_| Variant::Global);
+        // Others on this machine may run out of memory too.
+        if let Some(variant) = own.or_else(global) {
+            let took = arrival.at_ns.saturating_sub(captured.killed_ns);
+            outcomes.add(variant, &captured, stacks(variant), took);
+        }
     }
     Ok(outcomes)
 }
 
-fn tell(printer: &mut Printer, outcomes: &BTreeMap<Variant, Outcome>, agent: &Agent) -> Result<()> {
-    for (variant, outcome) in outcomes {
-        let captures = outcome.captures.len();
+fn tell(printer: &mut Printer, outcomes: &Outcomes, agent: &Agent) -> Result<()> {
+    for (variant, outcome) in &outcomes.by_variant {
         let name = format!("oom captures, {}", variant.name());
+        let (captures, kills) = (float(outcome.captures), float(outcome.kills));
+        let n = usize::try_from(outcome.kills).unwrap_or(usize::MAX);
         printer.print(&Figure {
             peer: Some("kills".into()),
-            peer_value: Some(float(outcome.kills)),
-            ratio: Some(float(captures as u64) / float(outcome.kills)),
-            ..Figure::alone(name, float(captures as u64), "captures", captures)
-                .better(Better::Higher)
+            peer_value: Some(kills),
+            ratio: Some(captures / kills),
+            ..Figure::alone(name, captures, "captures", n).better(Better::Higher)
         })?;
         let name = format!("oom user stacks as the program's, {}", variant.name());
-        printer.print(&share(name, outcome.same_stacks, captures))?;
+        printer.print(&share(name, outcome.same_stacks, outcome.told_stacks))?;
     }
-    printer.print(
-        &Figure::alone("oom events lost", agent.lost()?, "events", 1).better(Better::Lower),
-    )?;
-    let captures: Vec<_> = outcomes
-        .values()
-        .flat_map(|outcome| &outcome.captures)
-        .collect();
-    for (field, had) in captured::fields(&captures) {
-        let why = had
-            .reason
-            .map_or_else(String::new, |why| format!(", else {why}"));
-        printer.print(&share(
-            format!("oom field {field}{why}"),
-            had.present,
-            had.asked,
-        ))?;
+    let lost = Figure::alone("oom events lost", agent.lost()?, "events", 1);
+    printer.print(&lost.better(Better::Lower))?;
+    for (field, had) in outcomes.fields.all() {
+        let why = had.reason.as_ref();
+        let why = why.map_or_else(String::new, |why| format!(", else {why}"));
+        let name = format!("oom field {field}{why}");
+        printer.print(&share(name, had.present, had.asked))?;
     }
-    let latencies: Vec<_> = outcomes
-        .values()
-        .flat_map(|outcome| outcome.latencies.iter().copied())
-        .collect();
-    for (variant, outcome) in outcomes {
+    let mut all = Vec::new();
+    for (variant, outcome) in &outcomes.by_variant {
         let name = format!("oom kill to file, {}, p50", variant.name());
-        let (value, n) = (quantile(&outcome.latencies, 0.5), outcome.latencies.len());
-        printer.print(&Figure::alone(name, value, "ms", n).better(Better::Lower))?;
+        latency(printer, name, &outcome.latencies, 0.5)?;
+        all.extend_from_slice(&outcome.latencies);
     }
     for (name, at) in [("p50", 0.5), ("p99", 0.99), ("max", 1.0)] {
-        let name = format!("oom kill to file, {name}");
-        let value = quantile(&latencies, at);
-        printer.print(&Figure::alone(name, value, "ms", latencies.len()).better(Better::Lower))?;
+        latency(printer, format!("oom kill to file, {name}"), &all, at)?;
     }
     Ok(())
 }
 
-fn share(name: String, part: usize, whole: usize) -> Figure {
-    let share = 100.0 * float(part as u64) / float(whole as u64);
-    Figure::alone(name, share, "%", whole).better(Better::Higher)
+fn latency(printer: &mut Printer, name: String, values: &[f64], at: f64) -> Result<()> {
+    let figure = Figure::alone(name, quantile(values, at), "ms", values.len());
+    printer.print(&figure.better(Better::Lower))
 }
 
-fn millis(ns: u64) -> f64 {
-    float(ns) / 1e6
+fn share(name: String, part: u64, whole: u64) -> Figure {
+    let share = 100.0 * float(part) / float(whole);
+    let n = usize::try_from(whole).unwrap_or(usize::MAX);
+    Figure::alone(name, share, "%", n).better(Better::Higher)
 }
 
 #[expect(

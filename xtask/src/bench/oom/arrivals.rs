@@ -2,8 +2,8 @@
 
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 
 use anyhow::{Context as _, Result};
@@ -14,42 +14,26 @@ use rustix::io::Errno;
 /// What the names of captures end with.
 const SUFFIX: &str = ".oom";
 
-/// Files that were published in a directory since it was watched.
-pub(super) struct Arrivals {
-    /// Names, with the boot time at which each was there, ns.
-    seen: Arc<Mutex<Vec<(String, u64)>>>,
+/// A capture that was published.
+pub(super) struct Arrival {
+    pub(super) file: PathBuf,
+    /// When it was there, on the boot clock.
+    pub(super) at_ns: u64,
 }
 
-impl Arrivals {
-    /// Watches this directory, from a thread that ends with the process.
-    pub(super) fn watch(dir: &Path) -> Result<Self> {
-        let watch = inotify::init(CreateFlags::CLOEXEC).context("inotify")?;
-        inotify::add_watch(&watch, dir, WatchFlags::MOVED_TO)
-            .with_context(|| format!("watch {}", dir.display()))?;
-        let seen = Arc::<Mutex<Vec<_>>>::default();
-        let sink = Arc::clone(&seen);
-        thread::spawn(move || note(&watch, &sink));
-        Ok(Self { seen })
-    }
-
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len()
-    }
-
-    /// All of them.
-    pub(super) fn so_far(&self) -> Vec<(String, u64)> {
-        self.seen
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
-    }
+/// The captures that are published in this directory from now on, noted by a thread that lives as
+/// long as somebody wants to know.
+pub(super) fn watch(dir: &Path) -> Result<Receiver<Arrival>> {
+    let watch = inotify::init(CreateFlags::CLOEXEC).context("inotify")?;
+    inotify::add_watch(&watch, dir, WatchFlags::MOVED_TO)
+        .with_context(|| format!("watch {}", dir.display()))?;
+    let (sender, arrivals) = channel();
+    let dir = dir.to_owned();
+    thread::spawn(move || note(&watch, &dir, &sender));
+    Ok(arrivals)
 }
 
-fn note(watch: &OwnedFd, seen: &Mutex<Vec<(String, u64)>>) {
+fn note(watch: &OwnedFd, dir: &Path, arrivals: &Sender<Arrival>) {
     let mut buffer = [MaybeUninit::uninit(); 4096];
     let mut events = Reader::new(watch, &mut buffer);
     loop {
@@ -58,12 +42,14 @@ fn note(watch: &OwnedFd, seen: &Mutex<Vec<(String, u64)>>) {
             Err(Errno::INTR) => continue,
             Err(_) => return,
         };
-        let now = boottime_ns();
+        let at_ns = boottime_ns();
         let name = event.file_name().and_then(|name| name.to_str().ok());
-        if let Some(name) = name.filter(|name| name.ends_with(SUFFIX)) {
-            seen.lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .push((name.to_owned(), now));
+        let Some(name) = name.filter(|name| name.ends_with(SUFFIX)) else {
+            continue;
+        };
+        let file = dir.join(name);
+        if arrivals.send(Arrival { file, at_ns }).is_err() {
+            return;
         }
     }
 }

@@ -16,6 +16,8 @@ pub(super) struct Captured {
     pub(super) killed_ns: u64,
     /// The victim.
     pub(super) pid: u32,
+    /// The victim's own cgroup, if the capture has its path.
+    pub(super) cgroup: Option<String>,
     json: Value,
 }
 
@@ -23,9 +25,9 @@ pub(super) struct Captured {
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Had {
     /// With a value.
-    pub(super) present: usize,
+    pub(super) present: u64,
     /// At all.
-    pub(super) asked: usize,
+    pub(super) asked: u64,
     /// Why it had none, the last time.
     pub(super) reason: Option<String>,
 }
@@ -33,7 +35,7 @@ pub(super) struct Had {
 impl Had {
     fn note(&mut self, absent: Option<&str>) {
         self.asked += 1;
-        self.present += usize::from(absent.is_none());
+        self.present += u64::from(absent.is_none());
         self.reason = absent.map(str::to_owned).or(self.reason.take());
     }
 }
@@ -52,6 +54,10 @@ impl Captured {
             pid: number("/victim/pid")
                 .and_then(|pid| pid.try_into().ok())
                 .context("it has no victim")?,
+            cgroup: json
+                .pointer("/victim/cgroup/path/value")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
             json,
         })
     }
@@ -71,15 +77,22 @@ impl Captured {
 }
 
 /// How often each field was there that can be absent, by its path.
-pub(super) fn fields(captures: &[&Captured]) -> BTreeMap<String, Had> {
-    let mut all: BTreeMap<String, Had> = BTreeMap::new();
-    for captured in captures {
-        walk("", &captured.json, &mut all);
+#[derive(Debug, Default)]
+pub(super) struct Fields(BTreeMap<String, Had>);
+
+impl Fields {
+    /// Counts those of one capture.
+    pub(super) fn note(&mut self, captured: &Captured) {
+        walk("", &captured.json, &mut self.0);
         let completeness = captured.json["completeness"].as_str().unwrap_or("?");
-        let had = all.entry("completeness".to_owned()).or_default();
+        let had = self.0.entry("completeness".to_owned()).or_default();
         had.note((completeness != "complete").then_some(completeness));
     }
-    all
+
+    /// All of them, by path.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&String, &Had)> {
+        self.0.iter()
+    }
 }
 
 /// Notes the fields at and below `path`.
@@ -131,7 +144,10 @@ mod tests {
     fn fields_are_counted_where_they_occur() -> Result<()> {
         let whole = captured(&json!({"value": []}))?;
         let part = captured(&json!({"absent": {"reason": "lost", "detail": ""}}))?;
-        let fields = fields(&[&whole, &part]);
+        let mut fields = Fields::default();
+        fields.note(&whole);
+        fields.note(&part);
+        let fields = fields.0;
         let stacks = &fields["threads.user_stack"];
         assert_eq!((stacks.present, stacks.asked), (3, 4));
         assert_eq!(stacks.reason.as_deref(), Some("lost"));

@@ -76,19 +76,17 @@ pub(super) struct Killed {
 }
 
 impl Killed {
-    /// Whether this is who was captured.
-    pub(super) fn is(&self, captured: &Captured) -> bool {
-        (self.begin_ns..self.end_ns).contains(&captured.killed_ns)
-            && self.threads.iter().any(|told| told.pid == captured.pid)
-    }
-
-    /// Whether the capture has, of every thread of the victim's, the frames that it told.
-    pub(super) fn has_stacks_of(&self, captured: &Captured) -> bool {
-        let mut own = self.threads.iter().filter(|told| told.pid == captured.pid);
-        own.all(|told| {
-            captured
-                .user_stack(told.tid)
-                .is_some_and(|stack| told.is_stack(&stack))
+    /// Whether the capture has, of every thread of this victim's, the frames that it told;
+    /// nothing if another one was captured.
+    pub(super) fn has_stacks_of(&self, captured: &Captured) -> Option<bool> {
+        let own = || self.threads.iter().filter(|told| told.pid == captured.pid);
+        let meanwhile = self.begin_ns..self.end_ns;
+        (meanwhile.contains(&captured.killed_ns) && own().next().is_some()).then(|| {
+            own().all(|told| {
+                captured
+                    .user_stack(told.tid)
+                    .is_some_and(|stack| told.is_stack(&stack))
+            })
         })
     }
 }
@@ -148,6 +146,14 @@ impl Victims {
             variants.push(Variant::Global);
         }
         variants
+    }
+
+    /// The variant whose victims are in this cgroup; those of the node are in none of them.
+    pub(super) fn of(&self, cgroup: &str) -> Option<Variant> {
+        let mut cgroups = self.cgroups.iter();
+        cgroups
+            .find(|(_, own)| own.path == cgroup)
+            .map(|(variant, _)| *variant)
     }
 
     /// Runs one until it is killed.
