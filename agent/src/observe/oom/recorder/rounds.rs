@@ -26,6 +26,8 @@ const NODE_EVERY: Nanos = Nanos(4_000_000_000);
 const GATHER: Nanos = Nanos(50_000_000);
 /// Files of `memory.stat` read in one round for cgroups that are not armed.
 const STATS: u32 = 16;
+/// Thresholds that v1 is asked for in one round: each takes it some milliseconds.
+const THRESHOLDS: usize = 4;
 /// Looks at processes in one round.
 const LOOKS: usize = 8;
 
@@ -251,6 +253,15 @@ impl Rounds {
         for id in due {
             if !self.armed.contains_key(&id) {
                 self.check(id, now, &mut stats);
+            }
+        }
+        let deaf = self.watched.values_mut().filter(|one| one.wants_to_wake());
+        for watched in deaf.take(THRESHOLDS) {
+            let id = watched.id;
+            if let Some(crossed) = watched.wake_at_line()
+                && let Err(error) = self.wake.add(crossed, id, Kind::Readable)
+            {
+                tracing::debug!("a threshold does not wake: {error}");
             }
         }
     }

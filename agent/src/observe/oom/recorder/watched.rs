@@ -41,7 +41,9 @@ pub(super) struct Watched {
     /// v2: the kernel tells of changes of this file only while somebody has it open.
     _events: Option<File>,
     /// v1: wakes when the line is crossed. The kernel forgets it when it is closed.
-    pub(super) crossed: Option<OwnedFd>,
+    crossed: Option<OwnedFd>,
+    /// Whether the kernel would not have it.
+    is_deaf: bool,
 }
 
 /// What a look at it says.
@@ -82,6 +84,7 @@ impl Watched {
             usage,
             _events: events,
             crossed: None,
+            is_deaf: version == Version::V2,
             directory,
         };
         watched.draw_line(version, near);
@@ -105,11 +108,23 @@ impl Watched {
         let high = version.high_of(&self.directory).unwrap_or(u64::MAX);
         self.line = share.min(high);
         self.crossed = None;
-        if version == Version::V1 {
-            let lines = [self.line, share_of(self.limit, LAST)];
-            // Without (a read-only mount), looking from time to time has to do.
-            self.crossed = thresholds(&self.directory, &self.usage, &lines).ok();
-        }
+    }
+
+    /// Whether it is half way to its line, and does not wake when it gets there.
+    pub(super) fn wants_to_wake(&self) -> bool {
+        let half_way = |usage: UsageSample| usage.bytes >= self.line / 2;
+        !self.is_deaf && self.crossed.is_none() && self.last.is_some_and(half_way)
+    }
+
+    /// Has the kernel wake when usage crosses the line, and a last time just below the limit. It
+    /// waits for readers (an RCU grace period) each time: not something to do for all.
+    pub(super) fn wake_at_line(&mut self) -> Option<&OwnedFd> {
+        let lines = [self.line, share_of(self.limit, LAST)];
+        let crossed = thresholds(&self.directory, &self.usage, &lines);
+        // Without (where the mount is read-only), looking from time to time has to do.
+        self.is_deaf = crossed.is_err();
+        self.crossed = crossed.ok();
+        self.crossed.as_ref()
     }
 
     /// Looks at it. Reads `memory.stat` only where that decides, and only while `stats` lasts:

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use super::super::lock;
 use super::super::tree::Change;
-use super::super::wake::Kind;
 use super::super::watched::Watched;
 use super::Rounds;
 use crate::time::{Boottime, Nanos};
@@ -83,17 +82,8 @@ impl Rounds {
             self.due.walk = self.due.walk.min(soon);
             return;
         }
-        self.wait_for_line(&watched);
         self.ids.insert(path.clone(), watched.id);
         self.watched.insert(watched.id, watched);
-    }
-
-    fn wait_for_line(&self, watched: &Watched) {
-        if let Some(crossed) = &watched.crossed
-            && let Err(error) = self.wake.add(crossed, watched.id, Kind::Readable)
-        {
-            tracing::debug!("a threshold does not wake: {error}");
-        }
     }
 
     fn limit_changed(&mut self, path: &Arc<str>, now: Boottime) {
@@ -107,9 +97,6 @@ impl Rounds {
             return self.remove(id, now);
         }
         let (limit, line) = (watched.limit, watched.line);
-        if let Some(watched) = self.watched.get(&id) {
-            self.wait_for_line(watched);
-        }
         if let Some(armed) = self.armed.get_mut(&id) {
             armed.set_limit(limit, line);
             lock(&self.board).set_limit(id, limit);
