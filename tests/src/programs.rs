@@ -140,7 +140,7 @@ pub fn prebuild(folder: &Path) -> Result<()> {
         fs::copy(c_static(name)?, folder.join(format!("{name}-static")))
             .context("copy a program")?;
     }
-    let name = "oom_victim";
+    let name = "oom_oracle";
     fs::copy(c_framed(name)?, folder.join(format!("{name}-framed"))).context("copy a program")?;
     Ok(())
 }

@@ -132,7 +132,7 @@ impl Victims {
             cgroups.insert(variant, cgroup);
         }
         Ok(Self {
-            program: programs::c_framed("oom_victim")?,
+            program: programs::c_framed("oom_oracle")?,
             cgroups,
             v2,
             before: of_node()?,

@@ -1,4 +1,4 @@
-/* oom_victim CGROUP VARIANT MIB: goes into CGROUP (a directory, or `-` to stay) and is killed there
+/* oom_oracle CGROUP VARIANT MIB: goes into CGROUP (a directory, or `-` to stay) and is killed there
  * for want of memory, as VARIANT says. Before that every thread that is going to die says where it
  * will be: the range of its innermost function and the addresses that the functions above return
  * to. Built with frame pointers, and so that no function takes the place of its caller. */
@@ -130,7 +130,7 @@ static void likely(void) {
 int main(int argc, char **argv) {
     if (argc != 4) {
         errno = EINVAL;
-        fail("usage: oom_victim CGROUP VARIANT MIB");
+        fail("usage: oom_oracle CGROUP VARIANT MIB");
     }
     const char *variant = argv[2];
     struct last last = {.end = TOUCH, .bytes = strtoull(argv[3], NULL, 10) << 20};
