@@ -12,7 +12,7 @@ use super::clock::WallClock;
 use super::names::UNKNOWN;
 use super::record::{Attribute, EVENT_OOM, Log, Record, Value};
 use crate::observe::oom::keeper::{KeeperStats, Kept};
-use crate::observe::oom::model::{Capture, Completeness, Constraint, Known};
+use crate::observe::oom::model::{Capture, Completeness, Constraint, Known, Reason};
 use crate::observe::oom::{missing, sentence};
 
 /// The signal's own state at one moment; totals but for `files`, `bytes` and `open`.
@@ -83,6 +83,13 @@ impl OomMeters {
         for completeness in Completeness::ALL {
             meters.captures.add(0, &[completeness_of(completeness)]);
         }
+        meters.missing.add(
+            0,
+            &[
+                KeyValue::new("field", "threads.user_stack"),
+                KeyValue::new("reason", Reason::NotTold.name()),
+            ],
+        );
         instrument(meter, &meters.state);
         meters
     }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::root;
 
 /// Names of the files.
-const SIGNALS: [&str; 2] = ["cold-start", "locks"];
+const SIGNALS: [&str; 3] = ["cold-start", "locks", "oom"];
 /// The one whose panels link to traces.
 const LINKS: &str = "cold-start";
 

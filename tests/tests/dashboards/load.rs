@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use hearth_tests::cgroup::Cgroup;
 use hearth_tests::daemon::{Daemon, free_address};
 use tempfile::TempDir;
 
@@ -22,13 +23,23 @@ server.bind(('127.0.0.1', 0))
 server.listen()
 ";
 
+/// A program that takes a little memory at a time until it is killed for it.
+const LEAK: &str = "#!/usr/bin/python3
+import time
+kept = []
+while True:
+    kept.append(bytearray(1 << 19))
+    time.sleep(0.05)
+";
+
 /// `hearth run`, observing `resize` (ready by exit), `shop` (ready by listen) and `report`
-/// (ends without the READY=1 that its rule asks for). Ends when dropped.
+/// (ends without the READY=1 that its rule asks for), and `leak` again and again killed for want
+/// of memory. Ends when dropped.
 pub(crate) struct Load {
     pub(crate) daemon: Daemon,
     pub(crate) metrics: SocketAddr,
     stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     _folder: TempDir,
 }
 
@@ -54,15 +65,26 @@ impl Load {
         let metrics = free_address()?;
         let daemon = Daemon::start_at(metrics, &settings)?;
         let stop = Arc::new(AtomicBool::new(false));
-        let thread = std::thread::spawn({
-            let stop = Arc::clone(&stop);
-            move || start_until(&programs, &stop)
-        });
+        let leak = folder.path().join("leak");
+        fs::write(&leak, LEAK)?;
+        fs::set_permissions(&leak, fs::Permissions::from_mode(0o700))?;
+        let cgroup = Cgroup::create("leak")?;
+        limit(&cgroup)?;
+        let threads = vec![
+            std::thread::spawn({
+                let stop = Arc::clone(&stop);
+                move || start_until(&programs, &stop)
+            }),
+            std::thread::spawn({
+                let stop = Arc::clone(&stop);
+                move || leak_until(&leak, &cgroup, &stop)
+            }),
+        ];
         Ok(Self {
             daemon,
             metrics,
             stop,
-            thread: Some(thread),
+            threads,
             _folder: folder,
         })
     }
@@ -71,7 +93,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -92,5 +114,24 @@ fn start_until(programs: &[PathBuf], stop: &AtomicBool) {
             let _ = Command::new(program).status();
         }
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Room for a Python and a little more.
+fn limit(cgroup: &Cgroup) -> Result<()> {
+    let files = ["memory.max", "memory.limit_in_bytes"].map(|name| cgroup.directory.join(name));
+    let file = files.iter().find(|file| file.exists());
+    fs::write(file.context("a limit of memory")?, "33554432").context("set a limit")
+}
+
+fn leak_until(leak: &Path, cgroup: &Cgroup, stop: &AtomicBool) {
+    let enter = format!(
+        "echo $$ > {}/cgroup.procs; exec {}",
+        cgroup.directory.display(),
+        leak.display()
+    );
+    while !stop.load(Ordering::Relaxed) {
+        let _ = Command::new("sh").args(["-c", &enter]).status();
+        std::thread::sleep(Duration::from_millis(500));
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::root;
 
 /// Names of the files.
-const SIGNALS: [&str; 2] = ["cold-start", "cgroup-lock"];
+const SIGNALS: [&str; 3] = ["cold-start", "cgroup-lock", "oom"];
 
 pub(crate) struct Rules {
     pub(crate) name: &'static str,
