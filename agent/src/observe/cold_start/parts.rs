@@ -59,20 +59,14 @@ pub(super) fn of_wait(wait: &Wait) -> PartSpan {
 }
 
 /// Puts the waits of a start into the phases that cover their begins. Those before the opener and
-/// after the end are none of this start.
+/// after the end are none of this start. Their number is bounded where they are collected: many
+/// other parts must not hide what those waited for.
 pub(super) fn add_waits(start: &mut ColdStart, waits: Vec<PartSpan>) {
-    let mut kept: usize = start.phases.iter().map(|phase| phase.parts.len()).sum();
     for wait in waits {
         let covering = |phase: &&mut Phase| phase.begin <= wait.begin && wait.begin < phase.end;
-        let Some(phase) = start.phases.iter_mut().find(covering) else {
-            continue;
-        };
-        if kept >= PARTS {
-            start.parts_dropped += 1;
-            continue;
+        if let Some(phase) = start.phases.iter_mut().find(covering) {
+            phase.parts.push(wait);
         }
-        kept += 1;
-        phase.parts.push(wait);
     }
     for phase in &mut start.phases {
         phase.parts.sort_by_key(|part| (part.begin, part.end));
