@@ -54,6 +54,7 @@ pub enum Command {
     /// Run a command and show where the time of its cold start went, and why.
     Trace(trace::Trace),
     /// Show who waits for the kernel's cgroup locks, for how long, and because of whom.
+    #[command(long_about = locks::HELP)]
     Locks(locks::Locks),
     /// Show what the kernel killed for want of memory, and what the victims were doing.
     Oom(oom::Oom),

@@ -22,42 +22,39 @@ use watcher::Watcher;
 /// How long `--once` watches where nothing else is said.
 const ONCE: Duration = Duration::from_secs(10);
 
+/// What `hearth locks --help` begins with.
+pub(super) const HELP: &str = "\
+Show who waits for the kernel's cgroup locks, for how long, and because of whom.
+
+Making, configuring, entering and removing a cgroup all take locks that the whole node shares,
+chiefly cgroup_mutex; forks and exits take some of them too. A node that starts many containers
+or functions at once waits for them. The table is by lock and by what was being done:
+
+  waits   how often somebody had to wait, and how long (p50, p99, the longest)
+  holds   how often somebody had the lock, and how long; `<=` marks upper bounds, where this
+          kernel shows only that the lock changed hands, and only of contended holds
+
+Below it: the cgroups whose tasks waited longest, and the worst waits one by one, with who had
+the lock and where in the kernel the waiter stood. Percentiles are of those who had to wait, and
+are ends of histogram buckets: never too low, at most half too high.
+
+Read it from the top. `parent_directory` is no lock of cgroups: two that make directories in the
+same one; give them parents of their own. `rcu` is no lock at all: an attach that waits for the
+kernel's grace period; `favordynmods` spares it. For the others: fewer changes at once, fewer
+hierarchies, fewer dying cgroups. `hearth doctor` says what this node could do.
+
+It watches while it runs, attaches nothing but these probes, and changes nothing. Needs root, or
+CAP_BPF and CAP_PERFMON.";
+
 /// Show who waits for the kernel's cgroup locks, for how long, and because of whom.
-///
-/// Making, configuring, entering and removing a cgroup all take locks that the whole node shares,
-/// chiefly cgroup_mutex; forks and exits take some of them too. A node that starts many containers
-/// or functions at once waits for them. The table is by lock and by what was being done:
-///
-///   waits   how often somebody had to wait, and how long (p50, p99, the longest)
-///   holds   how often somebody had the lock, and how long; `<=` marks upper bounds, where this
-///           kernel shows only that the lock changed hands, and only of contended holds
-///
-/// Below it: the cgroups whose tasks waited longest, and the worst waits one by one, with who had
-/// the lock and where in the kernel the waiter stood. Percentiles are of those who had to wait, and
-/// are ends of histogram buckets: never too low, at most half too high.
-///
-/// Read it from the top. `parent_directory` is no lock of cgroups: two that make directories in the
-/// same one; give them parents of their own. `rcu` is no lock at all: an attach that waits for the
-/// kernel's grace period; `favordynmods` spares it. For the others: fewer changes at once, fewer
-/// hierarchies, fewer dying cgroups. `hearth doctor` says what this node could do.
-///
-/// It watches while it runs, attaches nothing but these probes, and changes nothing. Needs root, or
-/// CAP_BPF and CAP_PERFMON.
 #[derive(Debug, Args)]
-#[expect(
-    clippy::doc_markdown,
-    reason = "--help shows these texts, where Markdown means nothing"
-)]
-#[command(
-    verbatim_doc_comment,
-    after_help = "\
+#[command(after_help = "\
 Examples:
   hearth locks                       a table that is kept up to date, until Ctrl-C
   hearth locks --once                watch for 10 s, print it, end
   hearth locks --once --for 1min --worst 20
   hearth locks --once --json | jq '.worst[0]'
-                                     the longest wait, who waited and who had the lock"
-)]
+                                     the longest wait, who waited and who had the lock")]
 pub struct Locks {
     /// Watch for 10 s (or as --for says), print the table once, and end.
     #[arg(long)]
