@@ -12,7 +12,7 @@ use serde::Deserialize;
 use super::agent::Agent;
 use super::pairs::{self, Precision};
 use super::peer::Klockstat;
-use super::{Better, Place, Printer, guest};
+use super::{Better, Figure, Place, Printer, guest, programs};
 use crate::kernels::Kernel;
 use crate::program;
 use crate::workspace::Workspace;
@@ -30,7 +30,7 @@ const WARM_UP: Duration = Duration::from_millis(100);
 /// For the agent: what is to be told is a few percent.
 const FINE: Precision = Precision {
     half_width: 0.01,
-    rounds: (4, 6),
+    rounds: (4, 5),
 };
 
 /// For the VM, which tells no more than a direction however long it runs.
@@ -117,6 +117,7 @@ fn here(agent: &Path, printer: &mut Printer) -> Result<()> {
         load.compare(printer, storm, "watched", precision, || {
             Agent::with(agent, SETTINGS)
         })?;
+        load.in_probes(printer, storm, agent)?;
         // The host may refuse what the peer needs; the VM has it.
         if inside {
             load.compare(printer, storm, "klockstat", COARSE, Klockstat::start)?;
@@ -152,13 +153,34 @@ impl Load {
         printer.print(&pairs.figure(&name, "cycles/s", "off", Better::Higher))
     }
 
-    fn sample(&self, storm: Storm) -> Result<f64> {
-        self.throughput(storm, WARM_UP)?;
-        self.throughput(storm, SAMPLE)
+    /// Time that the kernel spends in the agent's programs for each cgroup made and removed: what
+    /// can be told where the throughput is too noisy to.
+    fn in_probes(&self, printer: &mut Printer, storm: Storm, agent: &Path) -> Result<()> {
+        let agent = Agent::with(agent, SETTINGS)?;
+        let counting = programs::Counting::start()?;
+        let said = self.run(storm, SAMPLE)?;
+        let costs = programs::costs(&agent)?;
+        drop(counting);
+        let (mut runs, mut time) = (0, Duration::ZERO);
+        for (program, (own_runs, own_time)) in costs {
+            let name = format!("cgroup storm, {}, in {program}", storm.name);
+            printer.print(&per_cycle(name, own_time, said.cycles, own_runs))?;
+            (runs, time) = (runs + own_runs, time + own_time);
+        }
+        let name = format!("cgroup storm, {}, in probes", storm.name);
+        printer.print(&per_cycle(name, time, said.cycles, runs))?;
+        agent.stop()
     }
 
-    /// Cgroups made and removed per second over this time.
-    fn throughput(&self, storm: Storm, time: Duration) -> Result<f64> {
+    fn sample(&self, storm: Storm) -> Result<f64> {
+        self.run(storm, WARM_UP)?;
+        let said = self.run(storm, SAMPLE)?;
+        let took = Duration::from_nanos(said.end_ns.saturating_sub(said.begin_ns));
+        Ok(f64::from(said.cycles) / took.as_secs_f64())
+    }
+
+    /// Makes and removes cgroups for this time.
+    fn run(&self, storm: Storm, time: Duration) -> Result<Said> {
         let mut command = Command::new(&self.program);
         command
             .arg(&self.parent.directory)
@@ -167,8 +189,13 @@ impl Load {
             .stderr(Stdio::inherit());
         let said: Said = serde_json::from_str(&program::output(&mut command)?)
             .context("what the storm says of itself")?;
-        let took = Duration::from_nanos(said.end_ns.saturating_sub(said.begin_ns));
         ensure!(said.cycles > 0, "the storm made no cgroup");
-        Ok(f64::from(said.cycles) / took.as_secs_f64())
+        Ok(said)
     }
+}
+
+fn per_cycle(name: String, time: Duration, cycles: u32, runs: u64) -> Figure {
+    let each = time.as_secs_f64() * 1e6 / f64::from(cycles);
+    let n = usize::try_from(runs).unwrap_or(usize::MAX);
+    Figure::alone(name, each, "us/cycle", n).better(Better::Lower)
 }
