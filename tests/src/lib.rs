@@ -13,6 +13,7 @@ pub mod collector;
 pub mod daemon;
 pub mod machine;
 pub mod metrics;
+pub mod network;
 pub mod programs;
 pub mod report;
 pub mod requirement;
