@@ -47,7 +47,10 @@ const TELEMETRY: &[&str] = &["dashboards", "telemetry"];
 const LADDER: &[&str] = &["kernel_ladder", "retransmit"];
 
 /// Test programs of the agent that take root: the kernel tier's too.
-const AS_ROOT: &[&str] = &["cri", "exits"];
+const AS_ROOT: &[&str] = &["cri", "exits", "oom_recorder"];
+
+/// Of these, those that run in the VM tiers too.
+const AS_ROOT_LADDER: &[&str] = &["oom_recorder"];
 
 /// The tests of the fuzz tier, in the agent's test program `cold_start`.
 const FUZZ: &str = "any_marks";
@@ -317,7 +320,10 @@ fn executables(workspace: &Workspace, package: &str) -> Result<BTreeMap<String, 
 
 fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts> {
     const PROGRAMS: &str = "/usr/lib/hearth-programs";
-    let executables = executables(workspace, "hearth-tests")?;
+    let mut ladder = executables(workspace, "hearth-tests")?;
+    ladder.retain(|name, _| LADDER.contains(&name.as_str()));
+    let of_agent = executables(workspace, "hearth")?.into_iter();
+    ladder.extend(of_agent.filter(|(name, _)| AS_ROOT_LADDER.contains(&name.as_str())));
     let programs = workspace.vm().join("programs");
     program::run(
         cargo(workspace)?
@@ -336,9 +342,9 @@ fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts>
     if only.is_empty() {
         counts += brings_back(workspace, kernel);
     }
-    for &name in LADDER {
-        let executable = executables.get(name);
-        let executable = executable.with_context(|| format!("hearth-tests has no {name}"))?;
+    for name in LADDER.iter().chain(AS_ROOT_LADDER) {
+        let executable = ladder.get(*name);
+        let executable = executable.with_context(|| format!("there is no test program {name}"))?;
         let guest = format!("/usr/bin/{name}");
         // Emulated processors are slow: tests beside each other would wait for each other.
         let mut command = vec![guest.clone(), "--test-threads=1".to_owned()];
