@@ -7,6 +7,7 @@ mod cold_start;
 mod figure;
 mod guest;
 mod oom;
+mod oom_recorder;
 mod pairs;
 mod peer;
 mod programs;
@@ -49,6 +50,9 @@ pub(crate) enum What {
         #[arg(long, value_name = "WHERE")]
         only: Option<Place>,
     },
+    /// What the flight recorder of OOM kills costs while nothing is near its limit, and while
+    /// something is.
+    OomRecorder,
 }
 
 /// Where it is measured.
@@ -84,6 +88,7 @@ pub(crate) fn run(
     match what {
         What::ColdStart { only } => cold_start::measure(&agent, only, &mut printer),
         What::CgroupLock { only } => cgroup_lock::measure(workspace, &agent, only, &mut printer),
+        What::OomRecorder => oom_recorder::measure(&agent, &mut printer),
         What::Oom { count, only } => oom::measure(workspace, &agent, count, only, &mut printer),
     }
 }

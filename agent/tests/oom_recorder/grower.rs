@@ -131,9 +131,9 @@ pub(crate) fn grow_if_asked() {
     let mut report = report.expect("a file to report to");
     // A large vector is a mapping of its own, of which nothing is touched yet.
     let mut memory: Vec<u8> = Vec::with_capacity(length);
-    let (pid, begin) = (std::process::id(), memory.as_ptr() as usize);
+    let (pid, address) = (std::process::id(), memory.as_ptr() as usize);
     let first = Boottime::now().0;
-    writeln!(report, "{pid} {begin} {length} {first}").expect("reported");
+    writeln!(report, "{pid} {address} {length} {first}").expect("reported");
     let began = Instant::now();
     while memory.len() < length {
         let due = began.elapsed().as_nanos() * u128::from(rate) / 1_000_000_000;

@@ -29,9 +29,9 @@ const SETTINGS: Settings = Settings {
 };
 
 fn recorder(settings: Settings) -> (Recorder, Recorded) {
-    let recorder = Recorder::start(settings).expect("a recorder");
-    let recorded = recorder.recorded();
-    (recorder, recorded)
+    let thread = Recorder::start(settings).expect("a recorder");
+    let recorded = thread.recorded();
+    (thread, recorded)
 }
 
 /// Waits until `is_so`, for a minute at most.

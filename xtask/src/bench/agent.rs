@@ -108,6 +108,16 @@ impl Agent {
         bail!("the agent was not ready after {} s", PATIENCE.as_secs())
     }
 
+    /// Its process id.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Its metrics now.
+    pub(crate) fn scrape(&self) -> Result<Scrape> {
+        Scrape::of(self.metrics)
+    }
+
     /// Asks it to end, and waits.
     pub(crate) fn stop(mut self) -> Result<()> {
         let pid = i32::try_from(self.child.id())

@@ -24,6 +24,10 @@ pub(super) const ARMED: usize = 64;
 const NODE_EVERY: Nanos = Nanos(4_000_000_000);
 /// How long changes of directories are left to gather.
 const GATHER: Nanos = Nanos(50_000_000);
+/// The same while there are [`MANY`]: most of those that come then go soon.
+const GATHER_MANY: Nanos = Nanos(500_000_000);
+/// More than this is a storm.
+const MANY: usize = 32;
 /// Files of `memory.stat` read in one round for cgroups that are not armed.
 const STATS: u32 = 16;
 /// Thresholds that v1 is asked for in one round: each takes it some milliseconds.
@@ -175,8 +179,9 @@ impl Rounds {
         for &key in woke {
             match key {
                 TREE => {
-                    self.due.tree = Some(Boottime(now.0 + GATHER.0));
-                    self.apply_changes(now);
+                    let told = self.apply_changes(now);
+                    let gather = if told > MANY { GATHER_MANY } else { GATHER };
+                    self.due.tree = Some(Boottime(now.0 + gather.0));
                 }
                 NODE => {
                     self.woke.insert(NODE);

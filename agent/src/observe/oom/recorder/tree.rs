@@ -30,8 +30,10 @@ const TOLD: WatchFlags = WatchFlags::CREATE
 pub(super) enum Change {
     /// It was made, or moved to this name.
     Made(Arc<str>),
-    /// It is gone, with all below it, or was moved away.
+    /// It is gone; only one that has none below it can go.
     Gone(Arc<str>),
+    /// It was moved away, with all below it.
+    Moved(Arc<str>),
     /// Its limit was written.
     Limit(Arc<str>),
     /// One of its counters moved.
@@ -162,8 +164,13 @@ impl Tree {
         }
     }
 
-    /// Forgets `path` and all below it.
+    /// Forgets `path`.
     pub(super) fn forget(&mut self, path: &str) {
+        self.unwatch(path);
+    }
+
+    /// Forgets `path` and all below it.
+    pub(super) fn forget_all(&mut self, path: &str) {
         let below = format!("{path}/");
         let gone: Vec<_> = self
             .watches
@@ -176,43 +183,61 @@ impl Tree {
         }
     }
 
-    /// What happened since it was last asked.
-    pub(super) fn changes(&self) -> Vec<Change> {
-        let mut changes = Vec::new();
+    /// What happened since it was last asked, and how much the kernel had to tell. What came and
+    /// went in between did not happen.
+    pub(super) fn changes(&self) -> (Vec<Change>, usize) {
+        let mut changes: Vec<Option<Change>> = Vec::new();
+        let mut told = 0;
         let Some(inotify) = &self.inotify else {
-            return changes;
+            return (Vec::new(), told);
         };
-        let mut room = [MaybeUninit::uninit(); 8192];
+        // Where each one is that came.
+        let mut came: HashMap<Arc<str>, usize> = HashMap::new();
+        let mut room = [MaybeUninit::uninit(); 16 * 1024];
         let mut reader = inotify::Reader::new(inotify, &mut room);
         while let Ok(event) = reader.next() {
+            told += 1;
             let events = event.events();
             if events.contains(ReadFlags::QUEUE_OVERFLOW) {
-                changes.push(Change::Lost);
+                changes.push(Some(Change::Lost));
                 continue;
             }
             let (Some(path), Some(name)) = (self.paths.get(&event.wd()), event.file_name()) else {
                 continue;
             };
-            let change = self.change(events, path, name.to_bytes());
-            // One write often comes as several events.
-            if let Some(change) = change
-                && changes.last() != Some(&change)
-            {
-                changes.push(change);
+            let Some(change) = self.change(events, path, name.to_bytes()) else {
+                continue;
+            };
+            match &change {
+                Change::Made(path) => {
+                    came.insert(path.clone(), changes.len());
+                }
+                Change::Gone(path) => {
+                    if let Some(index) = came.remove(path) {
+                        changes[index] = None;
+                        continue;
+                    }
+                }
+                // One write often comes as several events.
+                _ if changes.last().and_then(Option::as_ref) == Some(&change) => continue,
+                _ => {}
             }
+            changes.push(Some(change));
         }
-        changes
+        (changes.into_iter().flatten().collect(), told)
     }
 
     fn change(&self, events: ReadFlags, path: &Arc<str>, name: &[u8]) -> Option<Change> {
         if events.contains(ReadFlags::ISDIR) {
             let below = format!("{path}/{}", String::from_utf8_lossy(name)).into();
             let made = ReadFlags::CREATE | ReadFlags::MOVED_TO;
-            let gone = ReadFlags::DELETE | ReadFlags::MOVED_FROM;
             return if events.intersects(made) {
                 Some(Change::Made(below))
+            } else if events.contains(ReadFlags::DELETE) {
+                Some(Change::Gone(below))
             } else {
-                events.intersects(gone).then_some(Change::Gone(below))
+                let moved = events.contains(ReadFlags::MOVED_FROM);
+                moved.then_some(Change::Moved(below))
             };
         }
         if self.version.sets_limit(name) {
@@ -243,7 +268,7 @@ mod tests {
         fs::write(root.path().join("a/b/memory.max"), "5").expect("written");
         fs::write(root.path().join("a/b/memory.events"), "max 1").expect("written");
         fs::write(root.path().join("a/b/cgroup.procs"), "1").expect("written");
-        let changes = tree.changes();
+        let (changes, _) = tree.changes();
         assert!(
             changes.contains(&Change::Made("/a/c".into())),
             "{changes:?}"
@@ -259,7 +284,7 @@ mod tests {
         assert!(changes.len() <= 4, "{changes:?}");
         assert_eq!(paths(tree.walk_at(&"/a/c".into())), ["/a/c"]);
         fs::create_dir(root.path().join("a/c/d")).expect("made");
-        assert_eq!(tree.changes(), [Change::Made("/a/c/d".into())]);
+        assert_eq!(tree.changes().0, [Change::Made("/a/c/d".into())]);
     }
 
     #[test]
@@ -269,17 +294,38 @@ mod tests {
         let mut tree = Tree::new(root.path(), Version::V2);
         tree.walk();
         fs::rename(root.path().join("a"), root.path().join("x")).expect("moved");
-        let changes = tree.changes();
+        let (changes, _) = tree.changes();
         assert_eq!(
             changes,
-            [Change::Gone("/a".into()), Change::Made("/x".into())]
+            [Change::Moved("/a".into()), Change::Made("/x".into())]
         );
-        tree.forget("/a");
+        tree.forget_all("/a");
         assert_eq!(paths(tree.walk_at(&"/x".into())), ["/x", "/x/b"]);
         fs::create_dir(root.path().join("x/b/new")).expect("made");
-        assert_eq!(tree.changes(), [Change::Made("/x/b/new".into())]);
+        assert_eq!(tree.changes().0, [Change::Made("/x/b/new".into())]);
         fs::remove_dir_all(root.path().join("x")).expect("removed");
         assert_eq!(paths(tree.walk()), [""]);
         assert_eq!((tree.paths.len(), tree.watches.len()), (1, 1));
+    }
+
+    #[test]
+    fn what_came_and_went_did_not_happen() {
+        let root = tempfile::tempdir().expect("a folder");
+        let mut tree = Tree::new(root.path(), Version::V1);
+        tree.walk();
+        let brief = root.path().join("brief");
+        for _ in 0..100 {
+            fs::create_dir(&brief).expect("made");
+            fs::remove_dir(&brief).expect("removed");
+        }
+        assert_eq!(tree.changes(), (vec![], 200));
+        fs::create_dir(&brief).expect("made");
+        assert_eq!(tree.changes().0, [Change::Made("/brief".into())]);
+        tree.walk_at(&"/brief".into());
+        fs::remove_dir(&brief).expect("removed");
+        let (changes, _) = tree.changes();
+        assert_eq!(changes, [Change::Gone("/brief".into())]);
+        tree.forget("/brief");
+        assert_eq!(tree.watches.len(), 1);
     }
 }

@@ -14,6 +14,9 @@ const WALK: Nanos = Nanos(300_000_000_000);
 /// The same while changes are not told, or cgroups wait for room.
 const WALK_OFTEN: Nanos = Nanos(30_000_000_000);
 
+/// The same once changes were lost: who loses some may lose more.
+const WALK_SOON: Nanos = Nanos(2_000_000_000);
+
 impl Rounds {
     pub(super) fn walk(&mut self, now: Boottime) {
         let found = self.tree.walk();
@@ -32,8 +35,9 @@ impl Rounds {
         self.due.walk = Boottime(now.0 + every.0);
     }
 
-    pub(super) fn apply_changes(&mut self, now: Boottime) {
-        let changes = self.tree.changes();
+    /// Applies what the kernel told of directories; how much it told.
+    pub(super) fn apply_changes(&mut self, now: Boottime) -> usize {
+        let (changes, told) = self.tree.changes();
         for change in changes {
             match change {
                 Change::Made(path) => {
@@ -44,11 +48,17 @@ impl Rounds {
                 }
                 Change::Gone(path) => {
                     self.tree.forget(&path);
+                    if let Some(&id) = self.ids.get(&path) {
+                        self.remove(id, now);
+                    }
+                }
+                Change::Moved(path) => {
+                    self.tree.forget_all(&path);
                     let below = format!("{path}/");
                     let ids = self.ids.iter();
-                    let gone = ids.filter(|(one, _)| **one == path || one.starts_with(&below));
-                    let gone: Vec<_> = gone.map(|(_, id)| *id).collect();
-                    for id in gone {
+                    let moved = ids.filter(|(one, _)| **one == path || one.starts_with(&below));
+                    let moved: Vec<_> = moved.map(|(_, id)| *id).collect();
+                    for id in moved {
                         self.remove(id, now);
                     }
                 }
@@ -60,10 +70,11 @@ impl Rounds {
                 }
                 Change::Lost => {
                     self.counts.changes_lost += 1;
-                    self.due.walk = now;
+                    self.due.walk = self.due.walk.min(Boottime(now.0 + WALK_SOON.0));
                 }
             }
         }
+        told
     }
 
     /// Watches a cgroup, if it has a limit.
