@@ -145,6 +145,79 @@ pub fn prebuild(folder: &Path) -> Result<()> {
     Ok(())
 }
 
+/// A program that takes memory until it is killed for it.
+#[derive(Clone, Debug)]
+pub struct Leak {
+    /// The program.
+    pub program: PathBuf,
+    /// The functions in which that happens, innermost first, as people write their names.
+    pub functions: [&'static str; 3],
+}
+
+/// One for each language, each with frame pointers.
+pub fn leaks() -> Result<Vec<Leak>> {
+    let c = [
+        "-O1",
+        "-g",
+        "-fno-omit-frame-pointer",
+        "-fno-optimize-sibling-calls",
+    ];
+    let cc = build(
+        "oom-grow-cc",
+        ("g++", "g++"),
+        &["oom_grow.cc"],
+        |compiler, out| {
+            compiler
+                .args(c)
+                .arg("-o")
+                .arg(out)
+                .arg(source("oom_grow.cc"));
+        },
+    )?;
+    let rust = build(
+        "oom-grow-rust",
+        ("rustc", "rustc"),
+        &["oom_grow.rs"],
+        |compiler, out| {
+            compiler.args(["--edition=2024", "-O", "-Cforce-frame-pointers=yes", "-o"]);
+            compiler.arg(out).arg(source("oom_grow.rs"));
+        },
+    )?;
+    let go = build(
+        "oom-grow-go",
+        ("go", "golang-go"),
+        &["oom_grow.go"],
+        |compiler, out| {
+            let cache = machine::target().join("hearth-programs/go");
+            compiler
+                .env("GOCACHE", cache)
+                .env("GO111MODULE", "off")
+                .env("CGO_ENABLED", "0");
+            compiler
+                .args(["build", "-o"])
+                .arg(out)
+                .arg(source("oom_grow.go"));
+        },
+    )?;
+    let leak = |program, functions| Leak { program, functions };
+    Ok(vec![
+        leak(
+            compile_c("oom_grow", "oom-grow-c", &c)?,
+            ["touch", "leak", "main"],
+        ),
+        leak(cc, ["shop::Cart<int>::touch", "shop::leak", "main"]),
+        leak(
+            rust,
+            [
+                "oom_grow::shop::touch",
+                "oom_grow::shop::leak",
+                "oom_grow::main",
+            ],
+        ),
+        leak(go, ["main.touch", "main.leak", "main.main"]),
+    ])
+}
+
 fn source(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("programs")

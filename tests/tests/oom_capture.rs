@@ -1,0 +1,425 @@
+//! Kills for want of memory, through the daemon: what becomes a capture, and what becomes of
+//! captures when the disk is full, the store is full, the directory is not ours, or the agent dies.
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use hearth_tests::cgroup::Cgroup;
+use hearth_tests::daemon::Daemon;
+use hearth_tests::programs::{self, Leak};
+use hearth_tests::{machine, requirement, trace};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
+use rustix::process::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+const LIMIT: u64 = 24 << 20;
+
+/// A cgroup with a limit, in which programs are killed.
+struct Pen {
+    cgroup: Cgroup,
+}
+
+impl Pen {
+    fn new(what: &str) -> Result<Self> {
+        let cgroup = Cgroup::create(what)?;
+        let files = ["memory.max", "memory.limit_in_bytes"];
+        let files = files.map(|name| cgroup.directory.join(name));
+        let file = files.iter().find(|file| file.exists()).context("a limit")?;
+        fs::write(file, LIMIT.to_string()).context("set a limit")?;
+        Ok(Self { cgroup })
+    }
+
+    /// Runs `leak` until it is killed; its process id.
+    fn kill(&self, leak: &Leak) -> Result<u32> {
+        let procs = self.cgroup.directory.join("cgroup.procs");
+        let enter = format!(
+            "echo $$ > {}; exec {} --token=hunter2",
+            procs.display(),
+            leak.program.display()
+        );
+        let mut child = Command::new("sh")
+            .args(["-c", &enter])
+            .stderr(Stdio::null())
+            .spawn()
+            .context("run the leak")?;
+        let pid = child.id();
+        let status = child.wait().context("wait for the leak")?;
+        ensure!(status.signal() == Some(9), "it ended with {status}");
+        Ok(pid)
+    }
+}
+
+fn leak() -> Result<Leak> {
+    programs::leaks()?.into_iter().next().context("a leak")
+}
+
+fn settings(dir: &Path, more: &str) -> String {
+    format!(
+        "mode = \"process\"\n[oom]\ndir = \"{}\"\n{more}\n",
+        dir.display()
+    )
+}
+
+/// What `hearth oom` prints.
+fn oom(dir: &Path, arguments: &[&str]) -> Result<String> {
+    let dir = dir.to_str().context("a path")?;
+    let line: Vec<_> = ["oom"]
+        .into_iter()
+        .chain(arguments.iter().copied())
+        .collect();
+    let finished = trace::run(&[&line[..], &["--dir", dir]].concat())?.success()?;
+    Ok(finished.stdout)
+}
+
+/// The captures of `pids`, as `hearth oom list` has them.
+fn captures_of(dir: &Path, pids: &[u32]) -> Result<Vec<Value>> {
+    if !dir.exists() {
+        return Ok(Vec::new());
+    }
+    let text = oom(dir, &["list", "--json", "--last", "100000"])?;
+    let all: Vec<Value> = text
+        .lines()
+        .map(serde_json::from_str)
+        .collect::<Result<_, _>>()?;
+    let of = |value: &Value| pids.iter().any(|pid| value["pid"] == u64::from(*pid));
+    for capture in &all {
+        ensure!(capture["error"].is_null(), "damaged: {capture}");
+    }
+    Ok(all.into_iter().filter(of).collect())
+}
+
+/// Waits until each of `pids` has its capture.
+fn wait_for_captures(dir: &Path, pids: &[u32]) -> Result<Vec<Value>> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    loop {
+        let captures = captures_of(dir, pids)?;
+        if captures.len() >= pids.len() {
+            ensure!(
+                captures.len() == pids.len(),
+                "more than one a kill: {captures:#?}"
+            );
+            return Ok(captures);
+        }
+        ensure!(
+            Instant::now() < deadline,
+            "{captures:#?} are not those of {pids:?}"
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn show(dir: &Path, capture: &Value) -> Result<Value> {
+    let id = capture["id"].as_str().context("an id")?;
+    Ok(serde_json::from_str(&oom(dir, &["show", id, "--json"])?)?)
+}
+
+fn wait_until(daemon: &Daemon, name: &str, labels: &[(&str, &str)], at_least: u64) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while daemon.scrape()?.count(name, labels).unwrap_or(0) < at_least {
+        ensure!(
+            Instant::now() < deadline,
+            "{name}{labels:?} never got to {at_least}"
+        );
+        thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+/// Names of the functions in the user stack, with that which made no frame.
+fn functions(shown: &Value) -> Result<Vec<String>> {
+    let stacks = shown["stacks"].as_array().context("stacks")?;
+    // The one that touched: its stack has the functions, others of Go's threads have not.
+    let mut best = Vec::new();
+    for stack in stacks {
+        let frames = stack["user"]["value"].as_array().into_iter().flatten();
+        let mut names: Vec<_> = frames.map(|frame| &frame["function"]["value"]).collect();
+        if !stack["leaf"].is_null() && !names.is_empty() {
+            names.insert(1, &stack["leaf"]["function"]["value"]);
+        }
+        let names = names
+            .into_iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned);
+        let names: Vec<_> = names.collect();
+        if names.iter().any(|name| name.contains("leak")) {
+            return Ok(names);
+        }
+        if names.len() > best.len() {
+            best = names;
+        }
+    }
+    Ok(best)
+}
+
+/// Whether `wanted` occur in `names` in this order.
+fn in_order(names: &[String], wanted: &[&str]) -> bool {
+    // Rust's have a hash behind them, C++'s their parameters.
+    let is = |name: &str, wanted: &str| {
+        name.strip_prefix(wanted)
+            .is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+    };
+    let mut names = names.iter();
+    wanted
+        .iter()
+        .all(|wanted| names.any(|name| is(name, wanted)))
+}
+
+#[test]
+fn a_kill_of_each_language_is_captured_with_the_frames_that_the_program_knows() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let folder = TempDir::with_prefix("hearth-oom-")?;
+    let dir = folder.path().join("captures");
+    let leaks = programs::leaks()?;
+    let pen = Pen::new("oom-languages")?;
+    let daemon = Daemon::start(&settings(&dir, ""))?;
+    for leak in &leaks {
+        let pid = pen.kill(leak)?;
+        let summary = wait_for_captures(&dir, &[pid])?.remove(0);
+        ensure!(
+            summary["constraint"] == "cgroup" && summary["limit_bytes"] == LIMIT,
+            "{summary}"
+        );
+        ensure!(summary["completeness"] == "complete", "{summary}");
+        ensure!(summary["cgroup"] == pen.cgroup.path.as_str(), "{summary}");
+        let shown = show(&dir, &summary)?;
+        let names = functions(&shown)?;
+        ensure!(in_order(&names, &leak.functions), "{leak:?}: {names:#?}");
+        let victim = &shown["capture"]["victim"];
+        let program = leak.program.to_str().context("a path")?;
+        ensure!(victim["exe"]["value"] == program, "{victim:#}");
+        let command = victim["command"]["value"]
+            .as_array()
+            .context("a command line")?;
+        ensure!(
+            command[0] == program && command[1] == "--token=***",
+            "{command:?}"
+        );
+        ensure!(
+            victim["memory"]["anon_bytes"]["value"].as_u64() > Some(LIMIT / 2),
+            "{victim:#}"
+        );
+        let trace = &shown["capture"]["trace"]["value"]["trace_id"];
+        ensure!(
+            trace.as_str().is_some_and(|id| id.len() == 32),
+            "no trace: {trace}"
+        );
+        // What is printed for people says the same.
+        let report = oom(&dir, &["show", "last"])?;
+        ensure!(report.contains("used 24 MiB of 24 MiB"), "{report}");
+        ensure!(!report.contains("hunter2"), "{report}");
+    }
+    let scrape = daemon.scrape()?;
+    let count = |name, labels| scrape.count(name, labels);
+    let kills = leaks.len() as u64;
+    let complete = [("completeness", "complete")];
+    ensure!(count("hearth_oom_captures_total", &complete)? >= kills);
+    ensure!(count("hearth_oom_kills_total", &[("constraint", "cgroup")])? >= kills);
+    daemon.stop()
+}
+
+#[test]
+fn what_was_captured_before_the_end_is_kept() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let folder = TempDir::with_prefix("hearth-oom-")?;
+    let dir = folder.path().join("captures");
+    let pen = Pen::new("oom-end")?;
+    let leak = leak()?;
+    let daemon = Daemon::start(&settings(&dir, ""))?;
+    let pids = (0..5)
+        .map(|_| pen.kill(&leak))
+        .collect::<Result<Vec<_>>>()?;
+    // At once: the last ones are still being put together.
+    daemon.stop()?;
+    ensure!(captures_of(&dir, &pids)?.len() == pids.len());
+    Ok(())
+}
+
+#[test]
+fn an_agent_that_is_killed_leaves_nothing_that_bothers_the_next() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let folder = TempDir::with_prefix("hearth-oom-")?;
+    let dir = folder.path().join("captures");
+    let pen = Pen::new("oom-killed")?;
+    let leak = leak()?;
+    let mut daemon = Daemon::start(&settings(&dir, ""))?;
+    let mut pids = vec![pen.kill(&leak)?];
+    wait_for_captures(&dir, &pids)?;
+    // In the middle of many.
+    let pid = daemon.pid();
+    let killer = thread::spawn(move || {
+        thread::sleep(Duration::from_millis(300));
+        rustix::process::kill_process(
+            rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?,
+            Signal::KILL,
+        )
+        .ok()
+    });
+    for _ in 0..10 {
+        pids.push(pen.kill(&leak)?);
+    }
+    ensure!(
+        killer.join().ok().flatten().is_some(),
+        "it could not be killed"
+    );
+    daemon.wait()?;
+    drop(daemon);
+    // Half a file, as a death in the middle of writing leaves it.
+    fs::write(
+        dir.join(".20260102T030405.000Z-1.part"),
+        "HEARTHOM and no more",
+    )?;
+
+    let whole = captures_of(&dir, &pids)?.len();
+    ensure!(whole >= 1, "the one that was kept is gone");
+    let daemon = Daemon::start(&settings(&dir, ""))?;
+    wait_until(&daemon, "hearth_oom_captures_unfinished_total", &[], 1)?;
+    wait_until(&daemon, "hearth_oom_store_captures", &[], whole as u64)?;
+    let left: Vec<_> = fs::read_dir(&dir)?
+        .filter_map(Result::ok)
+        .map(|file| file.path())
+        .collect();
+    let unfinished = left
+        .iter()
+        .filter(|path| path.to_string_lossy().ends_with(".part"));
+    ensure!(unfinished.count() == 0, "{left:?}");
+    let pid = pen.kill(&leak)?;
+    wait_for_captures(&dir, &[pid])?;
+    daemon.stop()
+}
+
+#[test]
+fn a_full_store_makes_room_and_counts_what_went() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let folder = TempDir::with_prefix("hearth-oom-")?;
+    let dir = folder.path().join("captures");
+    let pen = Pen::new("oom-full")?;
+    let leak = leak()?;
+    let daemon = Daemon::start(&settings(&dir, "max_captures = 2"))?;
+    let pids = (0..6)
+        .map(|_| pen.kill(&leak))
+        .collect::<Result<Vec<_>>>()?;
+    wait_until(&daemon, "hearth_oom_captures_evicted_total", &[], 4)?;
+    let files = fs::read_dir(&dir)?.count();
+    ensure!(files == 2, "{files} files");
+    // Other programs of this machine may be killed, too; ours are told all the same.
+    let scrape = daemon.scrape()?;
+    ensure!(scrape.count("hearth_oom_captures_total", &[])? >= pids.len() as u64);
+    daemon.stop()
+}
+
+/// A file system with very little room; it is unmounted when dropped.
+struct Small {
+    at: PathBuf,
+}
+
+impl Small {
+    fn mount(at: PathBuf) -> Result<Self> {
+        fs::create_dir(&at)?;
+        fs::set_permissions(&at, fs::Permissions::from_mode(0o700))?;
+        let options = c"size=64k,mode=0700";
+        mount("hearth-small", &at, "tmpfs", MountFlags::empty(), options).context("mount")?;
+        Ok(Self { at })
+    }
+}
+
+impl Drop for Small {
+    fn drop(&mut self) {
+        if let Err(error) = unmount(&self.at, UnmountFlags::DETACH) {
+            eprintln!("{} stays mounted: {error}", self.at.display());
+        }
+    }
+}
+
+#[test]
+fn a_full_disk_loses_files_and_nothing_silently() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let folder = TempDir::with_prefix("hearth-oom-")?;
+    let small = Small::mount(folder.path().join("small"))?;
+    let dir = small.at.clone();
+    let filler = dir.join("filler");
+    fs::write(&filler, vec![1; 63 << 10]).context("fill it")?;
+    let pen = Pen::new("oom-disk")?;
+    let leak = leak()?;
+    let daemon = Daemon::start(&settings(&dir, ""))?;
+    pen.kill(&leak)?;
+    wait_until(
+        &daemon,
+        "hearth_oom_captures_lost_total",
+        &[("reason", "disk_full")],
+        1,
+    )?;
+    ensure!(
+        daemon.scrape()?.count("hearth_oom_captures_total", &[])? >= 1,
+        "not told"
+    );
+    ensure!(
+        daemon.errors().contains("told and not kept"),
+        "{}",
+        daemon.errors()
+    );
+    // There is room again, and no restart is needed.
+    fs::remove_file(&filler)?;
+    let pid = pen.kill(&leak)?;
+    wait_for_captures(&dir, &[pid])?;
+    let left: Vec<_> = fs::read_dir(&dir)?
+        .filter_map(Result::ok)
+        .map(|file| file.path())
+        .collect();
+    let unfinished = left
+        .iter()
+        .filter(|path| path.to_string_lossy().ends_with(".part"));
+    ensure!(unfinished.count() == 0, "{left:?}");
+    daemon.stop()
+}
+
+#[test]
+fn a_directory_that_is_a_link_or_open_to_others_is_not_written_to() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let folder = TempDir::with_prefix("hearth-oom-")?;
+    let target = folder.path().join("target");
+    fs::create_dir(&target)?;
+    let dir = folder.path().join("captures");
+    symlink(&target, &dir)?;
+    let pen = Pen::new("oom-link")?;
+    let leak = leak()?;
+    let daemon = Daemon::start(&settings(&dir, ""))?;
+    pen.kill(&leak)?;
+    wait_until(
+        &daemon,
+        "hearth_oom_captures_lost_total",
+        &[("reason", "unsafe_directory")],
+        1,
+    )?;
+    ensure!(fs::read_dir(&target)?.count() == 0, "it followed the link");
+    ensure!(
+        daemon.errors().contains("symbolic link"),
+        "{}",
+        daemon.errors()
+    );
+    if let Ok(text) = oom(&dir, &["list"]) {
+        bail!("it read through the link: {text}");
+    }
+    fs::remove_file(&dir)?;
+    let pid = pen.kill(&leak)?;
+    wait_for_captures(&dir, &[pid])?;
+    let mode =
+        |path: &Path| Ok::<_, std::io::Error>(fs::metadata(path)?.permissions().mode() & 0o7777);
+    ensure!(mode(&dir)? == 0o700);
+    for file in fs::read_dir(&dir)?.filter_map(Result::ok) {
+        ensure!(mode(&file.path())? == 0o600, "{}", file.path().display());
+    }
+    daemon.stop()
+}
