@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use hearth_tests::cgroup::Cgroup;
 use hearth_tests::daemon::{Daemon, free_address};
+use hearth_tests::storm::Storm;
 use tempfile::TempDir;
 
 /// A program that is ready by its first listen.
@@ -33,8 +34,8 @@ while True:
 ";
 
 /// `hearth run`, observing `resize` (ready by exit), `shop` (ready by listen) and `report`
-/// (ends without the READY=1 that its rule asks for), and `leak` again and again killed for want
-/// of memory. Ends when dropped.
+/// (ends without the READY=1 that its rule asks for), `leak` again and again killed for want
+/// of memory, and threads that contend for the cgroup locks. Ends when dropped.
 pub(crate) struct Load {
     pub(crate) daemon: Daemon,
     pub(crate) metrics: SocketAddr,
@@ -79,6 +80,10 @@ impl Load {
                 let stop = Arc::clone(&stop);
                 move || leak_until(&leak, &cgroup, &stop)
             }),
+            std::thread::spawn({
+                let stop = Arc::clone(&stop);
+                move || contend_until(&stop)
+            }),
         ];
         Ok(Self {
             daemon,
@@ -114,6 +119,14 @@ fn start_until(programs: &[PathBuf], stop: &AtomicBool) {
             let _ = Command::new(program).status();
         }
         std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Bursts, so that what else runs here is not held up all the time.
+fn contend_until(stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        let _ = Storm::start("own", "attach", 300).and_then(Storm::finish);
+        std::thread::sleep(Duration::from_millis(700));
     }
 }
 
