@@ -166,7 +166,7 @@ impl Sender {
         let lost = self.outbox.with(|spool| spool.close(unsent));
         if lost.records > 0 {
             tracing::warn!(
-                "{} starts were not sent to {} and are lost; name a directory in \
+                "{} records were not sent to {} and are lost; name a directory in \
                  otlp.spool.dir to keep them for the next run",
                 lost.records,
                 self.endpoint
@@ -268,7 +268,7 @@ impl Sender {
             let (in_memory, on_disk) = self.outbox.with(|spool| spool.waiting());
             tracing::warn!(
                 "the collector {} does not answer ({reason}); hearth goes on observing and tries \
-                 again; {} starts wait in memory and {on_disk} bytes on disk",
+                 again; {} records wait in memory and {on_disk} bytes on disk",
                 self.endpoint,
                 in_memory + self.hand.len() - self.sent,
             );

@@ -103,8 +103,11 @@ fn every_query_answers_while_programs_start() -> Result<()> {
     let prometheus = Prometheus::start(load.metrics)?;
     let rules = Rules::all()?;
 
+    // Of the alerts one is meant to fire: the others' marks on their dashboards stay empty.
+    let quiet = |promql: &str| promql.starts_with("ALERTS") && !promql.contains("ColdStart");
     let mut waiting: Vec<(String, String)> = queries()?
         .into_iter()
+        .filter(|query| !quiet(&query.promql))
         .map(|query| (query.place, query.promql))
         .collect();
     waiting.extend(
