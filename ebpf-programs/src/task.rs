@@ -214,6 +214,12 @@ impl Task {
         self.0.follow(offset!(task_signal))
     }
 
+    /// How often it gave up the CPU of its own will.
+    #[inline(always)]
+    pub fn sleeps(self) -> u64 {
+        self.0.get(offset!(task_nvcsw))
+    }
+
     /// Whether it has no program of its own.
     #[inline(always)]
     pub fn is_kernel_thread(self) -> bool {

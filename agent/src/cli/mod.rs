@@ -2,6 +2,7 @@
 
 pub mod answer;
 pub mod bar;
+pub mod compare_locks;
 pub mod config;
 pub mod doctor;
 pub mod figures;
@@ -60,6 +61,10 @@ pub enum Command {
     Oom(oom::Oom),
     /// Show what this kernel lets hearth see, how exactly, and why not better.
     Doctor(doctor::Doctor),
+    /// Measure the holds of cgroup locks in every way that this kernel has, all at once, beside
+    /// an exact and dear reference: how well does each of them measure here?
+    #[command(hide = true)]
+    CompareLocks(compare_locks::CompareLocks),
     /// Check or show the configuration.
     Config {
         /// What to do with it.
@@ -84,6 +89,7 @@ impl Cli {
             Command::Config { action } => action.run(),
             Command::Trace(trace) => return trace.run(),
             Command::Locks(locks) => locks.run(),
+            Command::CompareLocks(compare) => compare.run(),
             Command::Oom(oom) => oom.run(),
             Command::Doctor(doctor) => doctor.run(),
         }?;

@@ -201,7 +201,7 @@ fn load_strategy(
     Ok(programs)
 }
 
-fn load_program(
+pub(super) fn load_program(
     ebpf: &mut Ebpf,
     types: &btf::Btf,
     aya_types: &Btf,

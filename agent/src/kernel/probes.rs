@@ -32,7 +32,8 @@ use super::{
 use crate::time::Boottime;
 
 /// The object that `cargo xtask build` made.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hearth.bpf.o"));
+pub(super) static OBJECT: &[u8] =
+    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hearth.bpf.o"));
 
 /// Bytes that wait in the ring before the reader is woken: half of it.
 const WAKE_BYTES: u32 = 1 << 19;
@@ -209,7 +210,7 @@ impl Probes {
 
         set_rules(&mut ebpf, &request.rules)?;
         let lock_addresses = if request.signals.contains(&Signal::CgroupLock) {
-            cgroup_lock::prepare(&mut ebpf, &types, &request.locks)?
+            cgroup_lock::prepare(&mut ebpf, &request.locks)?
         } else {
             Vec::new()
         };

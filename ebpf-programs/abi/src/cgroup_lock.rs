@@ -299,15 +299,10 @@ pub struct LockSettings {
     pub mutex_address: u64,
     /// Address of the global `cgroup_threadgroup_rwsem`, or 0 while it is not known.
     pub threadgroup_address: u64,
-    /// Value of `cgroup_attach_lock_mode` that means the lock of one process, or
-    /// [`ABSENT`](crate::ABSENT) where the function takes a `bool` instead (before 6.18).
-    pub process_mode: u32,
     /// Process whose waits are counted by address while it calibrates, or 0.
     pub calibrating: u32,
     /// Whether several ways to measure are compared: each then has rows of its own.
     pub compare: u32,
-    /// Unused, zero.
-    pub unused: u32,
 }
 
 /// A way to measure, of those that are compared; its rows begin at `way * LOCK_ROWS`.
@@ -322,10 +317,36 @@ pub enum LockWay {
     Kprobe = 2,
     /// fentry and fexit of the lock itself: exact, and too dear to be left attached.
     Reference = 3,
+    /// No way of its own: as holds, how much longer the bound from the tracepoints is than the
+    /// reference's time of the same hold; as waits, how much shorter, which it must not be.
+    Bound = 4,
+}
+
+impl LockWay {
+    /// Every one, in index order.
+    pub const ALL: [Self; LOCK_WAYS as usize] = [
+        Self::Tracepoint,
+        Self::Fentry,
+        Self::Kprobe,
+        Self::Reference,
+        Self::Bound,
+    ];
+
+    /// The word used in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tracepoint => "tracepoint",
+            Self::Fentry => "fentry",
+            Self::Kprobe => "kprobe",
+            Self::Reference => "reference",
+            Self::Bound => "bound",
+        }
+    }
 }
 
 /// Number of [`LockWay`]s.
-pub const LOCK_WAYS: u32 = 4;
+pub const LOCK_WAYS: u32 = 5;
 
 /// Entries of the table of functions, in the order of their addresses; those behind the last
 /// begin at `u64::MAX`.

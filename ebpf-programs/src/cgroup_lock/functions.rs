@@ -7,9 +7,9 @@ use aya_ebpf::{
     macros::{fentry, fexit, kprobe, kretprobe},
     programs::{FEntryContext, FExitContext, ProbeContext, RetProbeContext},
 };
-use hearth_abi::{ABSENT, Fate, Lock, LockWay, Probe};
+use hearth_abi::{Lock, LockWay, Probe};
 
-use super::{hold, rcu, settings, stack::Slot};
+use super::{hold, rcu, stack::Slot};
 use crate::ledger;
 
 const FENTRY: LockWay = LockWay::Fentry;
@@ -41,34 +41,29 @@ fn kn_unlock(_ctx: FEntryContext) -> i32 {
     0
 }
 
-/// `void cgroup_attach_lock(bool lock_threadgroup)`, 5.19 and later; `(enum
-/// cgroup_attach_lock_mode, struct task_struct *)` since 6.18.
-#[fentry(function = "cgroup_attach_lock")]
-fn attach_lock_begin(ctx: FEntryContext) -> i32 {
-    ledger::account(Probe::LockHold, || match attached(ctx.arg::<u32>(0)) {
-        Some(lock) => hold::asks(ctx.as_ptr(), FENTRY, lock, Slot::Function),
-        None => Fate::Filtered,
+/// `void percpu_down_write(struct percpu_rw_semaphore *sem)`, 3.8 and later: an attach, and what
+/// moves many tasks. Few take such a lock for writing; `cgroup_attach_lock` would be missed where
+/// it is inlined.
+#[fentry(function = "percpu_down_write")]
+fn down_write_begin(ctx: FEntryContext) -> i32 {
+    let address = ctx.arg(0);
+    ledger::account(Probe::LockHold, || {
+        hold::asks_semaphore(ctx.as_ptr(), FENTRY, address, Slot::Function)
     });
     0
 }
 
 /// As above.
-#[fexit(function = "cgroup_attach_lock")]
-fn attach_lock_end(ctx: FExitContext) -> i32 {
-    ledger::account(Probe::LockHold, || match attached(ctx.arg::<u32>(0)) {
-        Some(lock) => hold::has(FENTRY, lock),
-        None => Fate::Filtered,
-    });
+#[fexit(function = "percpu_down_write")]
+fn down_write_end(_ctx: FExitContext) -> i32 {
+    ledger::account(Probe::LockHold, || hold::has_semaphore(FENTRY));
     0
 }
 
-/// `void cgroup_attach_unlock(bool lock_threadgroup)`, 5.19 and later; with a mode as above.
-#[fentry(function = "cgroup_attach_unlock")]
-fn attach_unlock(ctx: FEntryContext) -> i32 {
-    ledger::account(Probe::LockHold, || match attached(ctx.arg::<u32>(0)) {
-        Some(lock) => hold::drops(FENTRY, lock),
-        None => Fate::Filtered,
-    });
+/// `void percpu_up_write(struct percpu_rw_semaphore *sem)`, 3.8 and later.
+#[fentry(function = "percpu_up_write")]
+fn up_write(_ctx: FEntryContext) -> i32 {
+    ledger::account(Probe::LockHold, || hold::drops_semaphore(FENTRY));
     0
 }
 
@@ -140,40 +135,27 @@ fn kn_kunlock(_ctx: ProbeContext) -> u32 {
     0
 }
 
-/// As `attach_lock_begin`.
+/// As `down_write_begin`.
 #[kprobe]
-fn attach_lock_kbegin(ctx: ProbeContext) -> u32 {
+fn down_write_kbegin(ctx: ProbeContext) -> u32 {
+    let address = ctx.arg(0).unwrap_or(0);
     ledger::account(Probe::LockHold, || {
-        match ctx.arg::<u32>(0).and_then(attached) {
-            Some(lock) => hold::asks(ctx.as_ptr(), KPROBE, lock, Slot::Function),
-            None => Fate::Filtered,
-        }
+        hold::asks_semaphore(ctx.as_ptr(), KPROBE, address, Slot::Function)
     });
     0
 }
 
-/// As `attach_lock_end`; a return has no arguments left, so that the open bracket says which.
+/// As `down_write_end`.
 #[kretprobe]
-fn attach_lock_kend(_ctx: RetProbeContext) -> u32 {
-    ledger::account(Probe::LockHold, || {
-        if hold::open(KPROBE, Lock::ThreadgroupRwsem).is_some() {
-            hold::has(KPROBE, Lock::ThreadgroupRwsem)
-        } else {
-            hold::has(KPROBE, Lock::ProcessRwsem)
-        }
-    });
+fn down_write_kend(_ctx: RetProbeContext) -> u32 {
+    ledger::account(Probe::LockHold, || hold::has_semaphore(KPROBE));
     0
 }
 
-/// As `attach_unlock`.
+/// As `up_write`.
 #[kprobe]
-fn attach_kunlock(ctx: ProbeContext) -> u32 {
-    ledger::account(Probe::LockHold, || {
-        match ctx.arg::<u32>(0).and_then(attached) {
-            Some(lock) => hold::drops(KPROBE, lock),
-            None => Fate::Filtered,
-        }
-    });
+fn up_kwrite(_ctx: ProbeContext) -> u32 {
+    ledger::account(Probe::LockHold, || hold::drops_semaphore(KPROBE));
     0
 }
 
@@ -204,20 +186,4 @@ fn rcu_kbegin(_ctx: ProbeContext) -> u32 {
 fn rcu_kend(ctx: RetProbeContext) -> u32 {
     ledger::account(Probe::LockRcu, || rcu::ends(ctx.as_ptr(), KPROBE));
     0
-}
-
-/// The lock that an attach takes by the argument that says so; `None` if it takes none.
-#[inline(always)]
-fn attached(argument: u32) -> Option<Lock> {
-    let process_mode = settings::get()?.process_mode;
-    if process_mode == ABSENT {
-        // A bool: the byte.
-        return (argument & 0xff != 0).then_some(Lock::ThreadgroupRwsem);
-    }
-    // CGRP_ATTACH_LOCK_GLOBAL is the first.
-    match argument {
-        0 => Some(Lock::ThreadgroupRwsem),
-        mode if mode == process_mode => Some(Lock::ProcessRwsem),
-        _ => None,
-    }
 }

@@ -10,6 +10,7 @@ use super::{
     settings,
     stack::{self, Slot},
     wait,
+    which::{self, Known, lcb},
 };
 use crate::{clock, task::Task};
 
@@ -32,7 +33,8 @@ pub struct Open {
     pub acquired_ns: u64,
     cgroup: u64,
     operation: u32,
-    unused: u32,
+    /// Thread.
+    pub tid: u32,
 }
 
 /// Open brackets. Whoever was inside when the programs were attached has none, and is left out.
@@ -51,14 +53,38 @@ fn bracket(way: LockWay, lock: Lock) -> Bracket {
 /// A function that takes a lock begins; the stack says what for.
 #[inline(always)]
 pub fn asks(ctx: *mut c_void, way: LockWay, lock: Lock, slot: Slot) -> Fate {
+    // The stack is looked at before the time: before the lock, and not inside of the wait.
+    let operation = stack::caller(ctx, slot).operation;
+    asked(way, lock, operation)
+}
+
+/// The same of a per-CPU semaphore for writing, if it is one between fork, exit and attach.
+#[inline(always)]
+pub fn asks_semaphore(ctx: *mut c_void, way: LockWay, address: u64, slot: Slot) -> Fate {
+    let known = which::at(address, lcb::PERCPU);
+    if matches!(known, Known::Not) {
+        return Fate::Filtered;
+    }
+    let caller = stack::caller(ctx, slot);
+    let lock = match known {
+        Known::Is(lock) => Some(lock),
+        _ => which::by_caller(address, lcb::PERCPU, caller),
+    };
+    match lock {
+        Some(lock) => asked(way, lock, caller.operation),
+        None => Fate::Filtered,
+    }
+}
+
+#[inline(always)]
+fn asked(way: LockWay, lock: Lock, operation: u32) -> Fate {
     let task = Task::current();
     let open = Open {
-        // The stack is looked at before the time: before the lock, and not inside of the wait.
-        operation: stack::caller(ctx, slot).operation,
+        operation,
         begin_ns: clock::now(),
         acquired_ns: 0,
         cgroup: task.memory_cgroup().id(),
-        unused: 0,
+        tid: task.tid(),
     };
     match LOCK_BRACKETS.insert(bracket(way, lock), open, 0) {
         Ok(()) => Fate::Aggregated,
@@ -106,6 +132,33 @@ pub fn has(way: LockWay, lock: Lock) -> Fate {
         wait::has(address, open.acquired_ns, tid, open.operation, open.cgroup);
     }
     Fate::Aggregated
+}
+
+/// Whichever of the two semaphores the running task asks for or has.
+#[inline(always)]
+pub fn semaphore(way: LockWay) -> Option<(Lock, &'static mut Open)> {
+    if let Some(open) = open(way, Lock::ThreadgroupRwsem) {
+        return Some((Lock::ThreadgroupRwsem, open));
+    }
+    open(way, Lock::ProcessRwsem).map(|open| (Lock::ProcessRwsem, open))
+}
+
+/// The function has returned with the semaphore.
+#[inline(always)]
+pub fn has_semaphore(way: LockWay) -> Fate {
+    match semaphore(way) {
+        Some((lock, _)) => has(way, lock),
+        None => Fate::Filtered,
+    }
+}
+
+/// It is about to be dropped. A task that has one of ours takes no other in between.
+#[inline(always)]
+pub fn drops_semaphore(way: LockWay) -> Fate {
+    match semaphore(way) {
+        Some((lock, _)) => drops(way, lock),
+        None => Fate::Filtered,
+    }
 }
 
 /// The running task has got a lock after waiting: brackets of whole functions begin to hold now.

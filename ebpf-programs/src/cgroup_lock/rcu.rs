@@ -26,34 +26,34 @@ struct Waiter {
     way: u32,
 }
 
-/// When a wait began, ns.
+/// When a wait began, ns, and how often the thread had slept before.
 #[map]
-static RCU_WAITS: LruHashMap<Waiter, u64> = LruHashMap::with_max_entries(1024, 0);
+static RCU_WAITS: LruHashMap<Waiter, [u64; 2]> = LruHashMap::with_max_entries(1024, 0);
 
-/// A grace period cannot pass in less; what is shorter did not wait for one.
-const LEAST_NS: u64 = 10_000;
+/// It is known to sleep.
+const ASLEEP: u64 = u64::MAX;
 /// `TASK_UNINTERRUPTIBLE`, of `task_struct.__state`. The same bit always.
 const UNINTERRUPTIBLE: u32 = 2;
 
 /// `rcu_sync_enter` begins: of interest inside of an attach that has not got its lock yet.
 #[inline(always)]
 pub fn begins(way: LockWay) -> Fate {
-    let attaches = [Lock::ThreadgroupRwsem, Lock::ProcessRwsem]
-        .into_iter()
-        .any(|lock| hold::open(way, lock).is_some_and(|open| open.acquired_ns == 0));
-    if !attaches {
-        return Fate::Filtered;
+    match hold::semaphore(way) {
+        Some((_, open)) if open.acquired_ns == 0 => {
+            let task = Task::current();
+            begins_now(task, way, task.sleeps())
+        }
+        _ => Fate::Filtered,
     }
-    begins_now(Task::current(), way)
 }
 
 #[inline(always)]
-fn begins_now(task: Task, way: LockWay) -> Fate {
+fn begins_now(task: Task, way: LockWay, sleeps: u64) -> Fate {
     let waiter = Waiter {
         tid: task.tid(),
         way: way as u32,
     };
-    match RCU_WAITS.insert(waiter, clock::now(), 0) {
+    match RCU_WAITS.insert(waiter, [clock::now(), sleeps], 0) {
         Ok(()) => Fate::Aggregated,
         Err(_) => Fate::DroppedMap,
     }
@@ -72,13 +72,14 @@ fn ended(ctx: *mut c_void, task: Task, way: LockWay, has_stack: bool) -> Fate {
         way: way as u32,
     };
     // SAFETY: the value is copied at once.
-    let Some(&begin_ns) = (unsafe { RCU_WAITS.get(waiter) }) else {
+    let Some(&[begin_ns, sleeps]) = (unsafe { RCU_WAITS.get(waiter) }) else {
         return Fate::Filtered;
     };
     let _ = RCU_WAITS.remove(waiter);
     let end_ns = clock::now();
     let ns = end_ns.saturating_sub(begin_ns);
-    if ns < LEAST_NS {
+    // After a grace period that has just passed, or with `favordynmods`, nobody waits.
+    if sleeps == task.sleeps() {
         return Fate::Filtered;
     }
     let fate = counts::wait(Interval {
@@ -122,7 +123,7 @@ fn rcu_switch(ctx: BtfTracePointContext) -> i32 {
             {
                 return Fate::Filtered;
             }
-            begins_now(from, LockWay::Tracepoint)
+            begins_now(from, LockWay::Tracepoint, ASLEEP)
         });
     }
     0

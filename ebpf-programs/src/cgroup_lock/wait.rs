@@ -16,7 +16,7 @@ use hearth_abi::{
 
 use super::{
     counts::{self, Interval},
-    hold, settings,
+    hold, reference, settings,
     stack::{self, Slot},
     which::{self, Known, lcb},
 };
@@ -248,13 +248,15 @@ fn acquired(address: u64, lock: Lock, now: u64, pending: &Pending, tid: u32) {
         if pending.begin_ns <= last.acquired_ns
             || (last.tid == pending.holder.tid && last.acquired_ns == pending.holder_since_ns)
         {
-            counts::hold(Interval {
+            let bound = Interval {
                 way: LockWay::Tracepoint,
                 lock,
                 operation: last.operation,
                 cgroup: last.cgroup,
                 ns: now.saturating_sub(last.acquired_ns),
-            });
+            };
+            counts::hold(bound);
+            reference::compare(bound, last.tid, last.acquired_ns);
         }
     }
     if pending.flags & lcb::READ == 0 {

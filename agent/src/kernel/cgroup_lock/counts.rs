@@ -95,13 +95,13 @@ impl LockMaps {
         Self { rows, cgroups }
     }
 
-    /// Begins again at zero.
-    pub(in crate::kernel) fn clear(&mut self) -> Result<(), MapError> {
+    /// Begins again at zero; `ways` to measure have rows.
+    pub(in crate::kernel) fn clear(&mut self, ways: u32) -> Result<(), MapError> {
         const ZERO: LockRow = LockRow {
             wait: LockTimes::NONE,
             hold: LockTimes::NONE,
         };
-        for row in 0..LOCK_ROWS {
+        for row in 0..LOCK_ROWS * ways {
             let cpus = self.rows.get(&row, 0)?.len();
             let zeros = PerCpuValues::try_from(vec![ZERO; cpus])?;
             self.rows.set(row, zeros, 0)?;

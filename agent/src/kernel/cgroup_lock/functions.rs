@@ -112,6 +112,9 @@ const MEANINGS: [(u32, &[&str]); 5] = [
         means::TAKES_THREADGROUP,
         &[
             "cgroup_attach_lock",
+            "cgroup_procs_write_start",
+            "cgroup_update_dfl_csses",
+            "cgroup_attach_task_all",
             "exit_signals",
             "cgroup_can_fork",
             "begin_new_exec",

@@ -2,10 +2,12 @@
 //! which lock lies where, which functions mean which operation), and what they have counted.
 
 mod calibrate;
+mod compare;
 mod counts;
 mod functions;
 
 pub use calibrate::CalibrationError;
+pub use compare::{Compared, Comparison};
 pub use counts::{LockCgroupCounts, LockCounts, LockSnapshot, Times};
 
 use aya::{
@@ -14,11 +16,10 @@ use aya::{
 };
 use counts::LockMaps;
 use functions::Symbols;
-use hearth_abi::{ABSENT, Lock, LockFunction, LockSeen, LockSettings};
+use hearth_abi::{Lock, LockFunction, LockSeen, LockSettings};
 
 use super::{
     attach::HookReport,
-    btf::Btf,
     probes::{ProbesError, map as map_of},
 };
 use crate::time::Nanos;
@@ -54,10 +55,8 @@ impl LockLimits {
             exact_holds: 0,
             mutex_address: 0,
             threadgroup_address: 0,
-            process_mode: ABSENT,
             calibrating: 0,
             compare: 0,
-            unused: 0,
         }
     }
 }
@@ -112,7 +111,6 @@ const EXACT: [(&str, &[&str], &[Lock]); 2] = [
 /// Tells the programs, before they are attached, what they must not be without.
 pub(super) fn prepare(
     ebpf: &mut Ebpf,
-    types: &Btf,
     limits: &LockLimits,
 ) -> Result<Vec<LockAddress>, ProbesError> {
     let symbols = Symbols::of_running_kernel().unwrap_or_else(|error| {
@@ -144,12 +142,6 @@ pub(super) fn prepare(
     let settings = LockSettings {
         mutex_address: at(Lock::CgroupMutex),
         threadgroup_address: at(Lock::ThreadgroupRwsem),
-        process_mode: types
-            .enumerator(
-                "cgroup_attach_lock_mode",
-                "CGRP_ATTACH_LOCK_PER_THREADGROUP",
-            )
-            .unwrap_or(ABSENT),
         ..limits.settings()
     };
     let mut map: Array<_, LockSettings> = borrowed(ebpf, "LOCK_SETTINGS")?;
@@ -196,7 +188,7 @@ impl Locks {
         let mut maps = LockMaps::new(map_of(ebpf, "LOCK_COUNTS")?, map_of(ebpf, "LOCK_CGROUPS")?);
         if is_calibrated {
             // Own work is nobody's contention.
-            maps.clear().map_err(wrong("LOCK_COUNTS"))?;
+            maps.clear(1).map_err(wrong("LOCK_COUNTS"))?;
         }
         Ok(Self {
             maps,

@@ -14,10 +14,7 @@ pub(super) const HOOKS: &[Hook] = &[
         required: false,
         strategies: &[always(
             "tp_btf",
-            &[
-                tp_btf("lock_begin", "contention_begin"),
-                tp_btf("lock_end", "contention_end"),
-            ],
+            CONTENTION,
             Some(0),
             "5.19 and later; a spinlock's first waiter and a semaphore's spinning writer fire nothing",
         )],
@@ -32,7 +29,7 @@ pub(super) const HOOKS: &[Hook] = &[
                 "fentry",
                 FENTRY,
                 Some(0),
-                "every hold, by the function that takes it",
+                "every hold; of `cgroup_mutex` by the functions that take it, but for a read of `/proc/PID/cgroup` and the like",
             ),
             always(
                 "kprobe",
@@ -78,24 +75,8 @@ pub(super) const HOOKS: &[Hook] = &[
         purpose: "the grace period of RCU that an attach waits for, with no lock held",
         required: false,
         strategies: &[
-            always(
-                "fentry",
-                &[
-                    fentry("rcu_begin", "rcu_sync_enter"),
-                    fexit("rcu_end", "rcu_sync_enter"),
-                ],
-                Some(0),
-                "",
-            ),
-            always(
-                "kprobe",
-                &[
-                    kprobe("rcu_kbegin", "rcu_sync_enter"),
-                    kretprobe("rcu_kend", "rcu_sync_enter"),
-                ],
-                Some(0),
-                "",
-            ),
+            always("fentry", RCU_FENTRY, Some(0), ""),
+            always("kprobe", RCU_KPROBE, Some(0), ""),
             Strategy {
                 name: "tp_btf:sched_switch",
                 set: Set::Watch,
@@ -108,14 +89,32 @@ pub(super) const HOOKS: &[Hook] = &[
     },
 ];
 
+/// The tracepoints of contention.
+pub(in crate::kernel) const CONTENTION: &[Program] = &[
+    tp_btf("lock_begin", "contention_begin"),
+    tp_btf("lock_end", "contention_end"),
+];
+
+/// What an attach waits in for RCU.
+pub(in crate::kernel) const RCU_FENTRY: &[Program] = &[
+    fentry("rcu_begin", "rcu_sync_enter"),
+    fexit("rcu_end", "rcu_sync_enter"),
+];
+
+/// The same.
+pub(in crate::kernel) const RCU_KPROBE: &[Program] = &[
+    kprobe("rcu_kbegin", "rcu_sync_enter"),
+    kretprobe("rcu_kend", "rcu_sync_enter"),
+];
+
 /// The functions that take and drop the locks.
 pub(in crate::kernel) const FENTRY: &[Program] = &[
     fentry("lock_live_begin", "cgroup_kn_lock_live"),
     fexit("lock_live_end", "cgroup_kn_lock_live"),
     fentry("kn_unlock", "cgroup_kn_unlock"),
-    fentry("attach_lock_begin", "cgroup_attach_lock"),
-    fexit("attach_lock_end", "cgroup_attach_lock"),
-    fentry("attach_unlock", "cgroup_attach_unlock"),
+    fentry("down_write_begin", "percpu_down_write"),
+    fexit("down_write_end", "percpu_down_write"),
+    fentry("up_write", "percpu_up_write"),
     optional(fentry("css_release_begin", "css_release_work_fn")),
     optional(fexit("css_release_end", "css_release_work_fn")),
     optional(fentry("css_killed_begin", "css_killed_work_fn")),
@@ -129,9 +128,9 @@ pub(in crate::kernel) const KPROBE: &[Program] = &[
     kprobe("lock_live_kbegin", "cgroup_kn_lock_live"),
     kretprobe("lock_live_kend", "cgroup_kn_lock_live"),
     kprobe("kn_kunlock", "cgroup_kn_unlock"),
-    kprobe("attach_lock_kbegin", "cgroup_attach_lock"),
-    kretprobe("attach_lock_kend", "cgroup_attach_lock"),
-    kprobe("attach_kunlock", "cgroup_attach_unlock"),
+    kprobe("down_write_kbegin", "percpu_down_write"),
+    kretprobe("down_write_kend", "percpu_down_write"),
+    kprobe("up_kwrite", "percpu_up_write"),
     optional(kprobe("css_release_kbegin", "css_release_work_fn")),
     optional(kretprobe("css_release_kend", "css_release_work_fn")),
     optional(kprobe("css_killed_kbegin", "css_killed_work_fn")),
