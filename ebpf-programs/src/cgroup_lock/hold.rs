@@ -35,6 +35,22 @@ pub struct Open {
     operation: u32,
     /// Thread.
     pub tid: u32,
+    /// How often it had slept when it asked.
+    sleeps: u64,
+    /// Since then: how long it waited for RCU, ns, and how often it slept for that.
+    rcu_ns: u64,
+    rcu_sleeps: u64,
+    /// Whether a tracepoint has told the wait.
+    is_told: u64,
+}
+
+impl Open {
+    /// Notes a wait for RCU.
+    #[inline(always)]
+    pub fn waited_for_rcu(&mut self, ns: u64, sleeps: u64) {
+        self.rcu_ns += ns;
+        self.rcu_sleeps += sleeps;
+    }
 }
 
 /// Open brackets. Whoever was inside when the programs were attached has none, and is left out.
@@ -85,6 +101,10 @@ fn asked(way: LockWay, lock: Lock, operation: u32) -> Fate {
         acquired_ns: 0,
         cgroup: task.memory_cgroup().id(),
         tid: task.tid(),
+        sleeps: task.sleeps(),
+        rcu_ns: 0,
+        rcu_sleeps: 0,
+        is_told: 0,
     };
     match LOCK_BRACKETS.insert(bracket(way, lock), open, 0) {
         Ok(()) => Fate::Aggregated,
@@ -127,11 +147,51 @@ pub fn has(way: LockWay, lock: Lock) -> Fate {
             cgroup: open.cgroup,
             ns: open.acquired_ns.saturating_sub(open.begin_ns),
         });
-    } else if address != 0 {
-        let tid = Task::current().tid();
-        wait::has(address, open.acquired_ns, tid, open.operation, open.cgroup);
+    } else {
+        waits_untold(way, lock, open);
+        if address != 0 {
+            wait::has(address, open.acquired_ns, open.tid, open.operation, open.cgroup);
+        }
     }
     Fate::Aggregated
+}
+
+/// A writer that has the semaphore and waits for its readers to leave fires no tracepoint (one of
+/// 6.1 does): it waited if it slept for more than RCU.
+#[inline(always)]
+fn waits_untold(way: LockWay, lock: Lock, open: &Open) {
+    if matches!(lock, Lock::CgroupMutex) || open.is_told != 0 {
+        return;
+    }
+    let sleeps = Task::current().sleeps().wrapping_sub(open.sleeps);
+    if sleeps <= open.rcu_sleeps {
+        return;
+    }
+    let waited_ns = open.acquired_ns.saturating_sub(open.begin_ns);
+    counts::wait(Interval {
+        way,
+        lock,
+        operation: open.operation,
+        cgroup: open.cgroup,
+        ns: waited_ns.saturating_sub(open.rcu_ns),
+    });
+}
+
+/// The tracepoint of 6.1 fires for every writer of a per-CPU semaphore, and in its time is that of
+/// RCU: that time, ns, and how often it slept for it.
+#[inline(always)]
+pub fn told(lock: Lock) -> (u64, u64) {
+    if let Some(open) = open(LockWay::Fentry, lock) {
+        open.is_told = 1;
+        return (open.rcu_ns, open.rcu_sleeps);
+    }
+    match open(LockWay::Kprobe, lock) {
+        Some(open) => {
+            open.is_told = 1;
+            (open.rcu_ns, open.rcu_sleeps)
+        }
+        None => (0, 0),
+    }
 }
 
 /// Whichever of the two semaphores the running task asks for or has.

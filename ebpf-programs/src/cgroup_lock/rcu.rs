@@ -82,6 +82,9 @@ fn ended(ctx: *mut c_void, task: Task, way: LockWay, has_stack: bool) -> Fate {
     if sleeps == task.sleeps() {
         return Fate::Filtered;
     }
+    if let Some((_, open)) = hold::semaphore(way) {
+        open.waited_for_rcu(ns, task.sleeps().wrapping_sub(sleeps));
+    }
     let fate = counts::wait(Interval {
         way,
         lock: Lock::Rcu,

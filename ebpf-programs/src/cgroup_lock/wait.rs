@@ -48,6 +48,7 @@ struct Pending {
     flags: u32,
     holder_operation: u32,
     holder_since_ns: u64,
+    sleeps: u64,
     holder: LockTask,
 }
 
@@ -143,6 +144,7 @@ fn begins(ctx: *mut c_void, address: u64, flags: u32) -> Fate {
         flags,
         holder_operation: 0,
         holder_since_ns: 0,
+        sleeps: task.sleeps(),
         holder: LockTask::default(),
     };
     let owner = owner(address, flags);
@@ -206,7 +208,16 @@ fn ends(ctx: *mut c_void, address: u64, is_taken: bool) -> Fate {
     let Some(lock) = Lock::from_u32(pending.lock) else {
         return Fate::Filtered;
     };
-    let ns = now.saturating_sub(pending.begin_ns);
+    let mut ns = now.saturating_sub(pending.begin_ns);
+    if pending.flags & lcb::PERCPU != 0 && pending.flags & lcb::WRITE != 0 {
+        let (rcu_ns, rcu_sleeps) = hold::told(lock);
+        ns = ns.saturating_sub(rcu_ns);
+        if task.sleeps().wrapping_sub(pending.sleeps) <= rcu_sleeps {
+            acquired(address, lock, now, pending, task.tid());
+            let _ = LOCK_PENDING.remove(key);
+            return Fate::Filtered;
+        }
+    }
     let fate = counts::wait(Interval {
         way: LockWay::Tracepoint,
         lock,
