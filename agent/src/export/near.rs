@@ -31,7 +31,6 @@ fn instrument_near(meter: &Meter, recorded: &Recorded) {
     let from = recorded.clone();
     meter
         .f64_observable_gauge("hearth.oom.near.share")
-        .with_unit("1")
         .with_description(
             "Share of its memory limit that a cgroup holds, without what can be dropped. Only of \
              those that are near, by name of the nearest.",
