@@ -132,6 +132,17 @@ pub fn c_stripped(name: &str) -> Result<PathBuf> {
     )
 }
 
+/// The program that dies for want of memory, in C: with frame pointers, and calls that stay calls.
+pub fn oom_victim() -> Result<PathBuf> {
+    let flags = [
+        "-O1",
+        "-pthread",
+        "-fno-omit-frame-pointer",
+        "-fno-optimize-sibling-calls",
+    ];
+    compile_c("oom_victim", "oom_victim", &flags)
+}
+
 /// Puts what tests inside of a VM need into `folder`, by the names under which they look.
 pub fn prebuild(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
@@ -142,6 +153,7 @@ pub fn prebuild(folder: &Path) -> Result<()> {
     }
     let name = "oom_oracle";
     fs::copy(c_framed(name)?, folder.join(format!("{name}-framed"))).context("copy a program")?;
+    fs::copy(oom_victim()?, folder.join("oom_victim")).context("copy a program")?;
     Ok(())
 }
 

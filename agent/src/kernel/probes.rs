@@ -190,14 +190,7 @@ impl Probes {
             ready: request.ready,
             wake_bytes: WAKE_BYTES,
         };
-        let mut file = [0_u8; FILE_BYTES];
-        if let Some(path) = &request.ready_file {
-            // The last byte stays the end.
-            file[..FILE_BYTES - 1]
-                .get_mut(..path.len())
-                .ok_or_else(|| ProbesError::FilePath { path: path.clone() })?
-                .copy_from_slice(path.as_bytes());
-        }
+        let file = ready_file(request)?;
         let oom = request.oom.config();
         let mut ebpf = EbpfLoader::new()
             .btf(Some(&aya_types))
@@ -499,6 +492,19 @@ pub(super) fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(
 ) -> Result<T, ProbesError> {
     let map = ebpf.take_map(name).ok_or(ProbesError::NoMap(name))?;
     T::try_from(map).map_err(|error| ProbesError::Map(name, Box::new(error)))
+}
+
+/// The path of the `file` ready rule, as the programs compare it.
+fn ready_file(request: &Request) -> Result<[u8; FILE_BYTES], ProbesError> {
+    let mut file = [0; FILE_BYTES];
+    if let Some(path) = &request.ready_file {
+        // The last byte stays the end.
+        file[..FILE_BYTES - 1]
+            .get_mut(..path.len())
+            .ok_or_else(|| ProbesError::FilePath { path: path.clone() })?
+            .copy_from_slice(path.as_bytes());
+    }
+    Ok(file)
 }
 
 fn set_rules(ebpf: &mut Ebpf, rules: &[NameRule]) -> Result<(), ProbesError> {

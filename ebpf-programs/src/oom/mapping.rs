@@ -97,34 +97,36 @@ struct Carried {
 #[map]
 static CARRIED: PerCpuArray<Carried> = PerCpuArray::with_max_entries(1, 0);
 
+/// A pointer, and never a reference: callbacks change it behind the compiler's back.
 #[inline(always)]
-fn carried() -> Option<&'static mut Carried> {
-    let carried = CARRIED.get_ptr_mut(0)?;
-    // SAFETY: this CPU's, and no two programs that use it can run on one CPU at a time.
-    Some(unsafe { &mut *carried })
+fn carried() -> Option<*mut Carried> {
+    CARRIED.get_ptr_mut(0)
 }
 
 /// Called by the helper with the lock of the address space held.
 unsafe extern "C" fn look(_task: *mut c_void, vma: *const c_void, _none: *mut c_void) -> u64 {
     let vma = Address::of(vma);
     if let Some(carried) = carried() {
-        let found = &mut carried.found;
-        found.start = vma.get(offset!(vma_start));
-        found.end = vma.get(offset!(vma_end));
-        found.page_offset = vma.get(offset!(vma_pgoff));
-        found.flags = vma.get(offset!(vma_flags));
-        found.file = vma.get(offset!(vma_file));
+        let found = Found {
+            start: vma.get(offset!(vma_start)),
+            end: vma.get(offset!(vma_end)),
+            page_offset: vma.get(offset!(vma_pgoff)),
+            flags: vma.get(offset!(vma_flags)),
+            file: vma.get(offset!(vma_file)),
+        };
+        // SAFETY: this CPU's, and no two programs that use it can run on one CPU at a time.
+        unsafe { (*carried).found = found };
     }
     0
 }
 
 /// Finds the mapping of an address of the running thread; its end is 0 if there is none.
 #[inline(always)]
-fn find(carried: &mut Carried, address: u64) {
-    carried.found.end = 0;
+fn find(carried: *mut Carried, address: u64) -> Found {
     let mut none = 0_u64;
-    // SAFETY: the callback takes nothing.
+    // SAFETY: as in `look`; the callback takes nothing.
     unsafe {
+        (*carried).found.end = 0;
         bpf_find_vma(
             current(),
             address,
@@ -132,6 +134,7 @@ fn find(carried: &mut Carried, address: u64) {
             (&raw mut none).cast(),
             0,
         );
+        core::ptr::read_volatile(&raw const (*carried).found)
     }
 }
 
@@ -150,9 +153,9 @@ unsafe extern "C" fn next_frame(index: u64, record: *mut *const OomThread) -> u6
     if index >= u64::from(frames) {
         return 1;
     }
-    find(carried, address);
-    if carried.found.end == 0 {
-        carried.missed += 1;
+    if find(carried, address).end == 0 {
+        // SAFETY: as in `look`.
+        unsafe { (*carried).missed += 1 };
     } else {
         tell();
     }
@@ -168,35 +171,35 @@ pub fn of_thread(whose: &Whose, record: &mut OomThread) -> Mapped {
             stack_end: 0,
         };
     };
-    carried.whose = *whose;
-    carried.missed = 0;
     let mut frames: *const OomThread = &raw const *record;
-    // SAFETY: the callback takes what it is given here.
-    unsafe {
+    // SAFETY: as in `look`; the callback takes what it is given here.
+    let missed = unsafe {
+        (*carried).whose = *whose;
+        (*carried).missed = 0;
         bpf_loop(
             OOM_USER_FRAMES as u32,
             next_frame as *mut c_void,
             (&raw mut frames).cast(),
             0,
         );
-    }
+        core::ptr::read_volatile(&raw const (*carried).missed)
+    };
     if record.leaf != 0 {
-        find(carried, record.leaf);
-        if carried.found.end != 0 && carried.found.flags & VM_EXEC != 0 {
+        let found = find(carried, record.leaf);
+        if found.end != 0 && found.flags & VM_EXEC != 0 {
             tell();
         } else {
             record.leaf = 0;
         }
     }
-    find(carried, record.registers[RSP]);
     Mapped {
-        frames: if carried.missed == 0 {
+        frames: if missed == 0 {
             OomSource::Read
         } else {
             // A walk by frame pointers through code that has none ends in no mapping.
             OomSource::Approximate
         },
-        stack_end: carried.found.end,
+        stack_end: find(carried, record.registers[RSP]).end,
     }
 }
 
@@ -207,29 +210,34 @@ fn tell() -> u64 {
         let Some(carried) = carried() else {
             return Fate::DroppedMap;
         };
-        let told = Told {
-            tgid: u64::from(carried.whose.tgid),
-            start_boottime: carried.whose.start_boottime,
-            start: carried.found.start,
+        // SAFETY: as in `look`.
+        let (whose, found) = unsafe { (&raw const (*carried).whose, &raw const (*carried).found) };
+        // SAFETY: as in `look`.
+        let told = unsafe {
+            Told {
+                tgid: u64::from((*whose).tgid),
+                start_boottime: (*whose).start_boottime,
+                start: (*found).start,
+            }
         };
         if TOLD.insert(told, 1, BPF_NOEXIST.into()).is_err() {
             return Fate::Filtered;
         }
         ring::capture_if::<OomVma>(|vma| {
-            // SAFETY: reserved memory of the ring of this size, all zero.
-            let to = unsafe { &mut *vma };
-            let found = carried.found;
-            to.kind = OomRecord::Vma as u16;
-            to.id = carried.whose.id;
-            to.tgid = carried.whose.tgid;
-            to.start_boottime = carried.whose.start_boottime;
-            to.start = found.start;
-            to.end = found.end;
-            to.page_offset = found.page_offset;
-            to.vm_flags = found.flags;
-            if found.file != 0 {
-                to.flags = oom_vma::FILE;
-                name(to, carried);
+            // SAFETY: reserved memory of the ring of this size, all zero; the rest as in `look`.
+            unsafe {
+                (*vma).kind = OomRecord::Vma as u16;
+                (*vma).id = (*whose).id;
+                (*vma).tgid = (*whose).tgid;
+                (*vma).start_boottime = (*whose).start_boottime;
+                (*vma).start = (*found).start;
+                (*vma).end = (*found).end;
+                (*vma).page_offset = (*found).page_offset;
+                (*vma).vm_flags = (*found).flags;
+                if (*found).file != 0 {
+                    (*vma).flags = oom_vma::FILE;
+                    name(vma, carried);
+                }
             }
             true
         })
@@ -243,7 +251,8 @@ unsafe extern "C" fn next_name(_index: u64, to: *mut *mut OomVma) -> u64 {
     let Some(carried) = carried() else {
         return 1;
     };
-    let walk = &mut carried.walk;
+    // SAFETY: as in `look`; nothing else changes it during a step.
+    let walk = unsafe { &mut (*carried).walk };
     if walk.entry == walk.root_entry && walk.mount == walk.root_mount {
         walk.done = 1;
         return 1;
@@ -280,14 +289,17 @@ unsafe extern "C" fn next_name(_index: u64, to: *mut *mut OomVma) -> u64 {
     0
 }
 
+/// # Safety
+/// Both can be written.
 #[inline(always)]
-fn name(to: &mut OomVma, carried: &mut Carried) {
-    let file = Address::from_raw(carried.found.file);
-    let inode = file.follow(offset!(file_inode));
-    to.inode = inode.get(offset!(inode_ino));
-    to.device = inode.follow(offset!(inode_sb)).get(offset!(sb_dev));
+unsafe fn name(to: *mut OomVma, carried: *mut Carried) {
+    // SAFETY: the caller's promise.
+    let file = Address::from_raw(unsafe { (*carried).found.file });
+    let node = file.follow(offset!(file_inode));
+    let inode = node.get(offset!(inode_ino));
+    let device = node.follow(offset!(inode_sb)).get(offset!(sb_dev));
     let (root_mount, root_entry) = Task::current().root();
-    carried.walk = Walk {
+    let begin = Walk {
         length: 0,
         mount: file.get(offset!(file_mnt)),
         entry: file.get(offset!(file_dentry)),
@@ -295,17 +307,17 @@ fn name(to: &mut OomVma, carried: &mut Carried) {
         root_entry: root_entry.raw(),
         done: 0,
     };
-    let mut record: *mut OomVma = &raw mut *to;
-    // SAFETY: the callback takes what it is given here.
+    let mut record = to;
+    // SAFETY: the caller's promise; the callback takes what it is given here.
     unsafe {
+        (*to).inode = inode;
+        (*to).device = device;
+        (*carried).walk = begin;
         bpf_loop(STEPS, next_name as *mut c_void, (&raw mut record).cast(), 0);
-    }
-    // The callback has changed it behind the compiler's back, which holds this to be the only way
-    // to it.
-    // SAFETY: what the reference refers to.
-    let walk = unsafe { (&raw const carried.walk).read_volatile() };
-    to.names_length = walk.length as u32;
-    if walk.done == 0 {
-        to.flags |= oom_vma::NAMES_CUT;
+        let walk = core::ptr::read_volatile(&raw const (*carried).walk);
+        (*to).names_length = walk.length as u32;
+        if walk.done == 0 {
+            (*to).flags |= oom_vma::NAMES_CUT;
+        }
     }
 }

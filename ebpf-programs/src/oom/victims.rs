@@ -121,8 +121,9 @@ impl Victim {
 
 #[inline(always)]
 fn add(counter: *mut u32, by: u32) -> u32 {
-    // SAFETY: a member of a map's value, which other CPUs change likewise.
-    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(counter, by) }
+    // SAFETY: a member of a map's value, which other CPUs change likewise. Ordered, because LLVM
+    // makes an addition without an order one that returns nothing.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(counter, by) }
 }
 
 /// Says who a task is.
