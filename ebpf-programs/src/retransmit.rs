@@ -5,6 +5,7 @@
 //! `tcp_rtx_synack`, by one, where it succeeded.
 
 mod counts;
+mod functions;
 mod owner;
 mod segments;
 mod socket;

@@ -4,6 +4,7 @@
 mod cold_start;
 mod frame;
 mod locks;
+mod network;
 mod oom;
 mod panel;
 
@@ -34,6 +35,7 @@ fn definitions(workspace: &Workspace) -> Vec<(PathBuf, Value)> {
     vec![
         (folder.join("cold-start.json"), cold_start::dashboard()),
         (folder.join("locks.json"), locks::dashboard()),
+        (folder.join("network.json"), network::dashboard()),
         (folder.join("oom.json"), oom::dashboard()),
     ]
 }

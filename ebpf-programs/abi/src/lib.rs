@@ -35,7 +35,7 @@ pub use oom::{
 pub use probe::{PROBES, Probe};
 pub use retransmit::{
     FAMILY_V4, FAMILY_V6, PREFIX_V4_BYTES, PREFIX_V6_BYTES, RETRANSMIT_NAMESPACES, RETRANSMIT_ROWS,
-    RetransmitKey, RetransmitNamespace,
+    RetransmitKey, RetransmitNamespace, UnderWay,
 };
 pub use text::{TEXT_BYTES, TEXT_LONG, TEXT_SHORT, Text};
 pub use watch::{

@@ -45,3 +45,13 @@ pub struct RetransmitNamespace {
     /// Zero.
     pub padding: u16,
 }
+
+/// A retransmission that is under way on a socket.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct UnderWay {
+    /// The outermost function, by a number of its own.
+    pub function: u32,
+    /// Segments that the socket had sent again before.
+    pub before: u32,
+}

@@ -1,21 +1,12 @@
-//! Where segments are sent again.
+//! Where segments are sent again, by tracepoint.
 
 use core::ffi::c_void;
 
-use aya_ebpf::{
-    macros::{btf_tracepoint, fentry, fexit, map},
-    maps::HashMap,
-    programs::{BtfTracePointContext, FEntryContext, FExitContext},
-};
+use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
 use hearth_abi::{Fate, Probe};
 
 use super::{counts, socket};
 use crate::{globals::offset, ledger, task::Address};
-
-/// By socket whose retransmission is under way: how many segments it had sent again before. A
-/// socket is locked meanwhile, so there are no more of them than tasks that run or were preempted.
-#[map]
-static RETRANSMITTING: HashMap<u64, u32> = HashMap::with_max_entries(1024, 0);
 
 /// Errors with which `__tcp_retransmit_skb` gives up before it has counted anything: the buffer
 /// still waits in a queue of this host (`EBUSY`), the peer takes nothing (`EAGAIN`), nothing is
@@ -30,35 +21,6 @@ fn gave_up_before(error: i32) -> bool {
     const EINVAL: i32 = 22;
     const EHOSTUNREACH: i32 = 113;
     matches!(-error, EAGAIN | ENOMEM | EBUSY | EINVAL | EHOSTUNREACH)
-}
-
-// int __tcp_retransmit_skb(struct sock *sk, struct sk_buff *skb, int segs), 4.6 and later. The
-// socket's own tcp_sock.total_retrans grows in it together with RetransSegs of the namespace.
-#[fentry(function = "__tcp_retransmit_skb")]
-fn retransmit_begin(ctx: FEntryContext) -> i32 {
-    let socket = Address::of(ctx.arg::<*const c_void>(0));
-    // Where it cannot be kept, the end goes by the result.
-    let _ = RETRANSMITTING.insert(socket.raw(), total(socket), 0);
-    0
-}
-
-#[fexit(function = "__tcp_retransmit_skb")]
-fn retransmit_end(ctx: FExitContext) -> i32 {
-    ledger::account(Probe::Retransmit, || {
-        let socket = Address::of(ctx.arg::<*const c_void>(0));
-        let buffer = Address::of(ctx.arg::<*const c_void>(1));
-        // SAFETY: a copy is taken at once, and nobody else has the socket meanwhile.
-        let before = unsafe { RETRANSMITTING.get(socket.raw()) }.copied();
-        let segments = match before {
-            Some(before) => {
-                let _ = RETRANSMITTING.remove(socket.raw());
-                u64::from(total(socket).wrapping_sub(before))
-            }
-            None => by_result(ctx.ret().unwrap_or(0), buffer),
-        };
-        add(socket, segments)
-    });
-    0
 }
 
 // tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb, int err), 6.17 and later:
@@ -97,8 +59,9 @@ fn retransmit_synack(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
+/// Counts segments that `socket` has sent again to its own peer.
 #[inline(always)]
-fn add(socket: Address, segments: u64) -> Fate {
+pub fn add(socket: Address, segments: u64) -> Fate {
     if segments == 0 {
         return Fate::Filtered;
     }
@@ -114,10 +77,4 @@ fn by_result(error: i32, buffer: Address) -> u64 {
     // struct tcp_skb_cb lies in sk_buff.cb.
     let control = buffer.member(offset!(skb_cb));
     u64::from(control.get::<u16>(offset!(tcp_cb_segments)))
-}
-
-/// Segments that a socket has sent again so far.
-#[inline(always)]
-fn total(socket: Address) -> u32 {
-    socket.get(offset!(tcp_total_retrans))
 }

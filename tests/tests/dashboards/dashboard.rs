@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::root;
 
 /// Names of the files.
-const SIGNALS: [&str; 3] = ["cold-start", "locks", "oom"];
+const SIGNALS: [&str; 4] = ["cold-start", "locks", "network", "oom"];
 /// The one whose panels link to traces.
 const LINKS: &str = "cold-start";
 
@@ -112,6 +112,7 @@ impl Dashboard {
                 .replace("$__range", "5m")
                 .replace("$function", ".*")
                 .replace("$lock", ".*")
+                .replace("$cgroup", ".*")
                 .replace("$instance", ".*");
             let place = place.to_owned();
             queries.push(Query { place, promql });

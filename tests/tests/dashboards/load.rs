@@ -1,7 +1,8 @@
 //! The agent at work, with programs that start all the time.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use hearth_tests::cgroup::Cgroup;
 use hearth_tests::daemon::{Daemon, free_address};
+use hearth_tests::network::{Loses, Namespace, lose};
 use hearth_tests::storm::Storm;
 use tempfile::TempDir;
 
@@ -84,6 +86,10 @@ impl Load {
                 let stop = Arc::clone(&stop);
                 move || contend_until(&stop)
             }),
+            std::thread::spawn({
+                let stop = Arc::clone(&stop);
+                move || lose_until(stop)
+            }),
         ];
         Ok(Self {
             daemon,
@@ -146,5 +152,29 @@ fn leak_until(leak: &Path, cgroup: &Cgroup, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         let _ = Command::new("sh").args(["-c", &enter]).status();
         std::thread::sleep(Duration::from_millis(500));
+    }
+}
+
+/// A namespace in which one packet in eight does not arrive.
+fn lose_until(stop: Arc<AtomicBool>) {
+    let transfers = move || -> Result<()> {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+        lose(&listener, Loses::OneIn(8))?;
+        let address = listener.local_addr()?;
+        std::thread::spawn(move || {
+            for mut connection in listener.incoming().flatten() {
+                let _ = std::io::copy(&mut connection, &mut std::io::sink());
+            }
+        });
+        while !stop.load(Ordering::Relaxed) {
+            TcpStream::connect(address)?.write_all(&[0; 1 << 18])?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        Ok(())
+    };
+    let namespace = Namespace::new(1500);
+    let lost = namespace.and_then(|namespace| namespace.run(transfers)?.wait());
+    if let Err(error) = lost {
+        eprintln!("nothing is sent again: {error:#}");
     }
 }

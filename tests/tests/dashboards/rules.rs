@@ -8,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use crate::root;
 
 /// Names of the files.
-const SIGNALS: [&str; 3] = ["cold-start", "cgroup-lock", "oom"];
+const SIGNALS: [&str; 4] = ["cold-start", "cgroup-lock", "oom", "retransmit"];
 
 pub(crate) struct Rules {
     pub(crate) name: &'static str,

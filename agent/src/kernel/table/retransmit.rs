@@ -13,8 +13,14 @@ pub(super) const HOOKS: &[Hook] = &[
             always(
                 "fentry",
                 &[
-                    fentry("retransmit_begin", "__tcp_retransmit_skb"),
-                    fexit("retransmit_end", "__tcp_retransmit_skb"),
+                    fentry("retransmit_inner_begin", "__tcp_retransmit_skb"),
+                    fexit("retransmit_inner_end", "__tcp_retransmit_skb"),
+                    fentry("retransmit_begin", "tcp_retransmit_skb"),
+                    fexit("retransmit_end", "tcp_retransmit_skb"),
+                    fentry("retransmit_queue_begin", "tcp_xmit_retransmit_queue"),
+                    fexit("retransmit_queue_end", "tcp_xmit_retransmit_queue"),
+                    fentry("retransmit_probe_begin", "tcp_send_loss_probe"),
+                    fexit("retransmit_probe_end", "tcp_send_loss_probe"),
                 ],
                 Some(0),
                 "what the socket's own count grows by: equal to RetransSegs, whatever becomes of the attempt",
