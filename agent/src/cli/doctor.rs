@@ -10,6 +10,7 @@ use crate::kernel::{
     attach::HookReport,
     btf::Btf,
     capability::Capability,
+    cgroup_lock::{Known, LockAddress, LockLimits},
     offsets,
     probes::{Probes, ProbesError, Request},
     table::Signal,
@@ -28,6 +29,9 @@ pub struct Doctor {
     /// One JSON object instead of tables.
     #[arg(long)]
     json: bool,
+    /// Find `cgroup_mutex` by contending for it even where the kernel names its address.
+    #[arg(long, hide = true)]
+    calibrate: bool,
 }
 
 /// The findings; the JSON form is its serialisation.
@@ -47,12 +51,16 @@ pub struct Findings {
     pub absent_members: Vec<&'static str>,
     /// What bears on contention for the cgroup locks.
     pub cgroups: CgroupNode,
+    /// Locks whose address is known, and how.
+    pub lock_addresses: Vec<LockAddress>,
+    /// Why `cgroup_mutex` could not be found by contending for it.
+    pub calibration_error: Option<String>,
 }
 
 impl Doctor {
     /// Runs it.
     pub fn run(&self) -> anyhow::Result<()> {
-        let findings = Findings::gather();
+        let findings = Findings::gather(self.calibrate);
         if self.json {
             println!("{}", serde_json::to_string(&findings)?);
         } else {
@@ -69,7 +77,7 @@ impl Doctor {
 impl Findings {
     /// Loads the probes and looks.
     #[must_use]
-    pub fn gather() -> Self {
+    pub fn gather(calibrate: bool) -> Self {
         let capability = Capability::detect();
         let absent_members = Btf::of_running_kernel()
             .map(|types| offsets::absent(&offsets::of(&types)))
@@ -78,10 +86,20 @@ impl Findings {
             every_exec: true,
             cgroup_opens: true,
             ready_kinds: vec!["accept", "message", "file", "uprobe"],
+            locks: LockLimits {
+                calibrate,
+                ..LockLimits::default()
+            },
             ..Request::of(Signal::ALL)
         };
+        let mut lock_addresses = Vec::new();
+        let mut calibration_error = None;
         let (hooks, error) = match Probes::start(&request) {
-            Ok((probes, _events)) => (probes.report().to_vec(), None),
+            Ok((probes, _events)) => {
+                lock_addresses = probes.lock_addresses().to_vec();
+                calibration_error = probes.lock_calibration_error().map(str::to_owned);
+                (probes.report().to_vec(), None)
+            }
             Err(error) => (hooks_of(&error), Some(error.to_string())),
         };
         Self {
@@ -92,6 +110,8 @@ impl Findings {
             hooks,
             absent_members,
             cgroups: CgroupNode::detect(),
+            lock_addresses,
+            calibration_error,
         }
     }
 
@@ -125,6 +145,7 @@ impl Findings {
                 self.absent_members.join(", ")
             );
         }
+        let _ = writeln!(out, "  cgroup_mutex        {}", self.mutex());
         cgroups(&mut out, &self.cgroups);
         if let Some(error) = &self.error {
             let _ = writeln!(out, "\nNot observable: {error}");
@@ -151,6 +172,25 @@ impl Findings {
             }
         }
         out
+    }
+}
+
+impl Findings {
+    /// How it is known which lock `cgroup_mutex` is.
+    fn mutex(&self) -> String {
+        let known = |how| {
+            self.lock_addresses
+                .iter()
+                .any(|lock| lock.lock == "cgroup_mutex" && lock.known == how)
+        };
+        if known(Known::Symbol) {
+            "known by its symbol".to_owned()
+        } else if known(Known::Calibration) {
+            "known by calibration: own work contended for it".to_owned()
+        } else {
+            let why = self.calibration_error.as_deref();
+            format!("not known: {}", why.unwrap_or("nothing is attached"))
+        }
     }
 }
 

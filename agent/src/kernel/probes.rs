@@ -252,7 +252,7 @@ impl Probes {
         let locks = request
             .signals
             .contains(&Signal::CgroupLock)
-            .then(|| Locks::start(&mut ebpf, &attached.report, lock_addresses))
+            .then(|| Locks::start(&mut ebpf, &attached.report, lock_addresses, &request.locks))
             .transpose()?;
         let retransmits = request
             .signals

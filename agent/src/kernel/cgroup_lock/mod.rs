@@ -33,6 +33,8 @@ pub struct LockLimits {
     pub watched_threshold: Nanos,
     /// Records that a CPU makes in a second; further waits are in the counts only.
     pub records_per_second: u32,
+    /// Whether `cgroup_mutex` is found by contending for it even where it has a symbol.
+    pub calibrate: bool,
 }
 
 impl Default for LockLimits {
@@ -41,6 +43,7 @@ impl Default for LockLimits {
             threshold: Nanos(1_000_000),
             watched_threshold: Nanos(100_000),
             records_per_second: 100,
+            calibrate: false,
         }
     }
 }
@@ -161,6 +164,7 @@ impl Locks {
         ebpf: &mut Ebpf,
         report: &[HookReport],
         mut addresses: Vec<LockAddress>,
+        limits: &LockLimits,
     ) -> Result<Self, ProbesError> {
         let exact = exact(report);
         let mut map: Array<_, LockSettings> = borrowed(ebpf, "LOCK_SETTINGS")?;
@@ -168,7 +172,8 @@ impl Locks {
         settings.exact_holds = exact.iter().fold(0, |bits, &lock| bits | 1 << lock as u32);
         map.set(0, settings, 0).map_err(wrong("LOCK_SETTINGS"))?;
         let mut calibration = None;
-        let is_calibrated = settings.mutex_address == 0 && is_attached(report, "lock:wait");
+        let is_calibrated = (settings.mutex_address == 0 || limits.calibrate)
+            && is_attached(report, "lock:wait");
         if is_calibrated {
             match calibrated(ebpf, settings) {
                 Ok(found) => {
