@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, ensure};
@@ -192,26 +192,36 @@ impl Victims {
     /// Kills of this variant, by the kernel's own counter.
     pub(super) fn counted(&self, variant: Variant) -> Result<u64> {
         let Some(cgroup) = self.cgroups.get(&variant) else {
-            let own = self.cgroups.keys().map(|&own| self.counted(own));
+            let own = self.cgroups.values();
+            let own = own.map(|cgroup| self.events(cgroup, "oom_kill"));
             let own: u64 = own.sum::<Result<u64>>()?;
             return Ok(of_node()?.saturating_sub(self.before + own));
         };
+        // The kernel kills the one that it chose, and then all of the group, that one again.
+        let twice = match variant {
+            Variant::Group => self.events(cgroup, "oom_group_kill")?,
+            _ => 0,
+        };
+        Ok(self.events(cgroup, "oom_kill")?.saturating_sub(twice))
+    }
+
+    fn events(&self, cgroup: &Cgroup, name: &str) -> Result<u64> {
         let file = if self.v2 {
             "memory.events"
         } else {
             "memory.oom_control"
         };
-        counter(&cgroup.directory.join(file))
+        counter(&cgroup.directory.join(file), name)
     }
 }
 
 fn of_node() -> Result<u64> {
-    counter(&PathBuf::from("/proc/vmstat"))
+    counter(Path::new("/proc/vmstat"), "oom_kill")
 }
 
-fn counter(file: &PathBuf) -> Result<u64> {
+fn counter(file: &Path, name: &str) -> Result<u64> {
     let text = fs::read_to_string(file).with_context(|| format!("read {}", file.display()))?;
     text.lines()
-        .find_map(|line| line.strip_prefix("oom_kill ")?.trim().parse().ok())
-        .with_context(|| format!("{} counts no kills", file.display()))
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
+        .with_context(|| format!("{} has no {name}", file.display()))
 }
