@@ -172,8 +172,8 @@ impl Locks {
         settings.exact_holds = exact.iter().fold(0, |bits, &lock| bits | 1 << lock as u32);
         map.set(0, settings, 0).map_err(wrong("LOCK_SETTINGS"))?;
         let mut calibration = None;
-        let is_calibrated = (settings.mutex_address == 0 || limits.calibrate)
-            && is_attached(report, "lock:wait");
+        let is_calibrated =
+            (settings.mutex_address == 0 || limits.calibrate) && is_attached(report, "lock:wait");
         if is_calibrated {
             match calibrated(ebpf, settings) {
                 Ok(found) => {
