@@ -4,9 +4,9 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixDatagram;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -18,6 +18,9 @@ use tempfile::TempDir;
 
 /// How long the agent may take to attach its probes.
 const PATIENCE: Duration = Duration::from_mins(4);
+
+/// The folder of its captures, in its own.
+const CAPTURES: &str = "captures";
 
 /// Which probes are attached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,8 +35,8 @@ pub(crate) enum Set {
 pub(crate) struct Agent {
     child: Child,
     metrics: SocketAddr,
-    // Holds the configuration for as long as the agent may read it.
-    _folder: TempDir,
+    // Holds the configuration for as long as the agent may read it, and its captures.
+    folder: TempDir,
 }
 
 impl Drop for Agent {
@@ -54,12 +57,13 @@ impl Agent {
         Self::with(agent, &settings)
     }
 
-    /// Starts it with `settings` (a `hearth.toml` without `[metrics]` and `[print]`) and waits
-    /// until its probes are attached.
+    /// Starts it with `settings` (a `hearth.toml` without sections) and waits until its probes are
+    /// attached.
     pub(crate) fn with(agent: &Path, settings: &str) -> Result<Self> {
         let folder = TempDir::with_prefix("hearth-bench-").context("make a folder")?;
         let metrics = free_address()?;
         let config = folder.path().join("hearth.toml");
+        let captures = folder.path().join(CAPTURES);
         let mut file = fs::OpenOptions::new()
             .create_new(true)
             .write(true)
@@ -68,8 +72,14 @@ impl Agent {
             .context("make a configuration")?;
         write!(
             file,
-            "{settings}[metrics]\nlisten = \"{metrics}\"\n[print]\nformat = \"off\"\n"
+            "{settings}[metrics]\nlisten = \"{metrics}\"\n[print]\nformat = \"off\"\n\
+             [oom]\ndir = \"{}\"\nmax_captures = 1000000\nmax_bytes = \"8GiB\"\n",
+            captures.display()
         )?;
+        fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&captures)
+            .context("make a folder for captures")?;
         let notify = folder.path().join("notify");
         let socket = UnixDatagram::bind(&notify).context("bind NOTIFY_SOCKET")?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
@@ -84,7 +94,7 @@ impl Agent {
         let mut agent = Self {
             child,
             metrics,
-            _folder: folder,
+            folder,
         };
         agent.wait_until_ready(&socket)?;
         Ok(agent)
@@ -128,6 +138,11 @@ impl Agent {
         let status = self.child.wait()?;
         ensure!(status.success(), "the agent ended with {status}");
         Ok(())
+    }
+
+    /// Where it keeps its captures, all of them.
+    pub(crate) fn captures(&self) -> PathBuf {
+        self.folder.path().join(CAPTURES)
     }
 
     /// Its proportional set size, MiB.

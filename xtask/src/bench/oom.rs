@@ -5,20 +5,16 @@ mod captured;
 mod victims;
 
 use std::collections::BTreeMap;
-use std::fs;
-use std::os::unix::fs::DirBuilderExt as _;
 use std::path::Path;
 use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-
-use anyhow::{Context as _, Result, ensure};
-use tempfile::TempDir;
 
 use super::agent::Agent;
 use super::pairs::quantile;
 use super::{Better, Figure, Place, Printer, guest};
 use crate::kernels::Kernel;
 use crate::workspace::Workspace;
+use anyhow::{Context as _, Result, ensure};
 use arrivals::Arrival;
 use captured::{Captured, Fields};
 use victims::{Killed, Variant, Victims};
@@ -97,19 +93,8 @@ pub(crate) fn measure(
 }
 
 fn here(agent: &Path, count: u32, printer: &mut Printer) -> Result<()> {
-    let folder = TempDir::with_prefix("hearth-bench-").context("make a folder")?;
-    let dir = folder.path().join("captures");
-    // Now, so that it can be watched before the agent is there.
-    fs::DirBuilder::new()
-        .mode(0o700)
-        .create(&dir)
-        .context("make a folder for captures")?;
-    let arrivals = arrivals::watch(&dir)?;
-    let settings = format!(
-        "[oom]\ndir = \"{}\"\nmax_captures = 1000000\nmax_bytes = \"8GiB\"\n",
-        dir.display()
-    );
-    let agent = Agent::with(agent, &settings)?;
+    let agent = Agent::with(agent, "")?;
+    let arrivals = arrivals::watch(&agent.captures())?;
     let victims = Victims::new()?;
     let variants = victims.variants(guest::is_inside());
     let mut killed: BTreeMap<Variant, Vec<Killed>> = BTreeMap::new();
