@@ -20,8 +20,7 @@ type Work = Box<dyn FnOnce() + Send>;
 #[derive(Debug)]
 pub struct Namespace {
     work: mpsc::Sender<Work>,
-    process: PathBuf,
-    _child: Guard,
+    child: Guard,
     /// Its inode number.
     pub inode: u64,
 }
@@ -54,12 +53,10 @@ impl Namespace {
             }
         });
         let child = told.recv().context("the thread of the namespace")??;
-        let process = PathBuf::from(format!("/proc/{}", child.0.id()));
         Ok(Self {
             work,
-            inode: inode(&process)?,
-            process,
-            _child: child,
+            inode: inode(&folder(child.0.id()))?,
+            child,
         })
     }
 
@@ -79,8 +76,18 @@ impl Namespace {
 
     /// A counter of the kernel's in it.
     pub fn counter(&self, protocol: &str, name: &str) -> Result<u64> {
-        counter(&self.process, protocol, name)
+        counter(&folder(self.process()), protocol, name)
     }
+
+    /// A process that does nothing but be in it.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.0.id()
+    }
+}
+
+fn folder(process: u32) -> PathBuf {
+    PathBuf::from(format!("/proc/{process}"))
 }
 
 /// A counter of the namespace that the calling thread is in.

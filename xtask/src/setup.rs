@@ -105,6 +105,18 @@ const NEEDS: &[Need] = &[
         "starts real containers",
     ),
     need(
+        "iproute2",
+        Evidence::Program("ip"),
+        TEST,
+        "connects network namespaces",
+    ),
+    need(
+        "nftables",
+        Evidence::Program("nft"),
+        TEST,
+        "loses packets between them",
+    ),
+    need(
         "golang-go",
         Evidence::Program("go"),
         TEST,
