@@ -1,6 +1,7 @@
 /* Dies for want of memory, in a place that it knows. Usage: MODE PROCS REPORT, where PROCS is the
  * cgroup.procs of the cgroup to die in and MODE is
  *   fault    writes to fresh memory itself
+ *   global   the same, and nobody is to die before it
  *   read     lets read(2) write to it
  *   idle     holds memory and waits for another to ask for more
  *   ask      asks for more and writes no report: an idle one is larger
@@ -109,6 +110,12 @@ int main(int argc, char **argv)
 	/* Loads the unwinder, which takes memory. */
 	void *frame[1];
 	backtrace(frame, 1);
+	if (!strcmp(mode, "global")) {
+		int likely = open("/proc/self/oom_score_adj", O_WRONLY);
+		if (likely < 0 || write(likely, "1000", 4) != 4)
+			return 3;
+		close(likely);
+	}
 	int procs = open(argv[2], O_WRONLY);
 	if (procs < 0 || write(procs, "0", 1) != 1)
 		return 3;

@@ -143,6 +143,49 @@ pub fn oom_victim() -> Result<PathBuf> {
     compile_c("oom_victim", "oom_victim", &flags)
 }
 
+/// The same in Rust.
+pub fn oom_victim_rust() -> Result<PathBuf> {
+    build(
+        "oom_victim-rust",
+        ("rustc", "rustc"),
+        &["oom_victim.rs"],
+        |compiler, out| {
+            compiler
+                .args(["--edition=2024", "-O", "-Cforce-frame-pointers=yes", "-o"])
+                .arg(out)
+                .arg(source("oom_victim.rs"));
+        },
+    )
+}
+
+/// The same in Go.
+pub fn oom_victim_go() -> Result<PathBuf> {
+    build(
+        "oom_victim-go",
+        ("go", "golang-go"),
+        &["oom_victim.go"],
+        |compiler, out| {
+            let cache = machine::target().join("hearth-programs/go");
+            compiler
+                .env("GOCACHE", cache)
+                .env("GO111MODULE", "off")
+                .env("CGO_ENABLED", "0");
+            compiler
+                .args(["build", "-o"])
+                .arg(out)
+                .arg(source("oom_victim.go"));
+        },
+    )
+}
+
+/// The same in Python, as far as that can be.
+pub fn oom_victim_python() -> Result<Vec<PathBuf>> {
+    Ok(vec![
+        requirement::tool("python3", "python3-minimal")?,
+        source("oom_victim.py"),
+    ])
+}
+
 /// Puts what tests inside of a VM need into `folder`, by the names under which they look.
 pub fn prebuild(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
@@ -153,7 +196,13 @@ pub fn prebuild(folder: &Path) -> Result<()> {
     }
     let name = "oom_oracle";
     fs::copy(c_framed(name)?, folder.join(format!("{name}-framed"))).context("copy a program")?;
-    fs::copy(oom_victim()?, folder.join("oom_victim")).context("copy a program")?;
+    for (built, name) in [
+        (oom_victim()?, "oom_victim"),
+        (oom_victim_rust()?, "oom_victim-rust"),
+        (oom_victim_go()?, "oom_victim-go"),
+    ] {
+        fs::copy(built, folder.join(name)).context("copy a program")?;
+    }
     Ok(())
 }
 

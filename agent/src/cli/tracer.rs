@@ -157,6 +157,7 @@ impl Tracer {
                 .and_then(|path| path.to_str())
                 .map(str::to_owned),
             locks: LockLimits::default(),
+            without: Vec::new(),
             oom: OomLimits::default(),
         };
         let (mut probes, events) = Probes::start(&request)?;

@@ -83,7 +83,8 @@ pub fn wanted(hook: &Hook, signals: &BTreeSet<Signal>, ready: &[&str]) -> bool {
     }
 }
 
-/// Walks the table for `signals`. `ready` names the kinds of ready rules in use.
+/// Walks the table for `signals`. `ready` names the kinds of ready rules in use,
+/// `without` the programs that are not to be had whatever the kernel has.
 pub fn attach(
     ebpf: &mut Ebpf,
     types: &btf::Btf,
@@ -91,9 +92,12 @@ pub fn attach(
     reach: Reach,
     signals: &BTreeSet<Signal>,
     ready: &[&str],
+    without: &[&'static str],
 ) -> Attached {
     let mut done = Attached::default();
-    let mut loaded: HashMap<&'static str, Result<(), String>> = HashMap::new();
+    let left_out = |&name: &&'static str| (name, Err("left out, as asked for".to_owned()));
+    let mut loaded: HashMap<&'static str, Result<(), String>> =
+        without.iter().map(left_out).collect();
     for hook in hooks().filter(|hook| wanted(hook, signals, ready)) {
         let report = attach_hook(ebpf, types, aya_types, reach, hook, &mut loaded, &mut done);
         done.report.push(report);

@@ -72,6 +72,8 @@ pub struct Request {
     pub locks: LockLimits,
     /// What a capture of an OOM kill may hold.
     pub oom: OomLimits,
+    /// Programs that are not to be used, so that the ones below them on the ladder are.
+    pub without: Vec<&'static str>,
 }
 
 impl Request {
@@ -89,6 +91,7 @@ impl Request {
             ready_file: None,
             locks: LockLimits::default(),
             oom: OomLimits::default(),
+            without: Vec::new(),
         }
     }
 }
@@ -214,6 +217,7 @@ impl Probes {
             request.reach,
             &request.signals,
             &request.ready_kinds,
+            &request.without,
         );
         for (hook, report) in hooks().filter_map(|hook| {
             attached

@@ -41,8 +41,14 @@ pub(crate) struct Captures {
 
 impl Captures {
     pub(crate) fn start(limits: OomLimits) -> Result<Self> {
+        Self::without(limits, &[])
+    }
+
+    /// As if this kernel did not take these programs.
+    pub(crate) fn without(limits: OomLimits, programs: &[&'static str]) -> Result<Self> {
         let request = Request {
             oom: limits,
+            without: programs.to_vec(),
             ..Request::of([Signal::Oom])
         };
         let (probes, events) = Probes::start(&request)?;

@@ -61,6 +61,18 @@ impl Scene {
         fs::write(&path, value).with_context(|| format!("write {value} to {}", path.display()))
     }
 
+    /// As [`Scene::kill`], in the cgroup above it: the machine itself is what is short.
+    pub(crate) fn kill_for_the_machine(&self, program: &[PathBuf]) -> Result<Victim> {
+        let above = self.cgroup.directory.parent().context("a cgroup above")?;
+        let mut line = Command::new(&program[0]);
+        line.arg("global")
+            .arg(above.join("cgroup.procs"))
+            .arg(self.reports.path());
+        child::run(&mut line, PATIENCE)?;
+        let victim = self.victims()?.pop();
+        victim.context("it told nothing of itself")
+    }
+
     /// Kills in it, by the kernel's own count.
     pub(crate) fn kills(&self) -> Result<u64> {
         let file = if self.v2 {
@@ -92,18 +104,18 @@ impl Scene {
         child::run(&mut self.command(program, mode), PATIENCE)?;
         let victims = self.victims()?;
         let last = victims.last().context("it told nothing of itself")?;
-        ensure!(!last.callers.is_empty(), "{last:?}");
         Ok(last.clone())
     }
 
-    /// What a victim knows of itself that has not died yet.
-    pub(crate) fn first_victim(&self) -> Result<Victim> {
+    /// What victims know of themselves that have not died yet, when there are `count`.
+    pub(crate) fn waiting(&self, count: usize) -> Result<Vec<Victim>> {
         let begin = Instant::now();
         loop {
-            if let Some(victim) = self.victims().unwrap_or_default().into_iter().next() {
-                return Ok(victim);
+            let victims = self.victims().unwrap_or_default();
+            if victims.len() == count {
+                return Ok(victims);
             }
-            ensure!(begin.elapsed() < PATIENCE, "no victim");
+            ensure!(begin.elapsed() < PATIENCE, "{} victims", victims.len());
             std::thread::sleep(Duration::from_millis(2));
         }
     }

@@ -94,6 +94,7 @@ pub(super) fn request(config: &Config, rules: &[StartRule]) -> anyhow::Result<Re
         ready_kinds: kinds,
         ready_file: files.first().map(|path| path.display().to_string()),
         locks: LockLimits::default(),
+        without: Vec::new(),
         oom: OomLimits {
             stack_bytes: config.oom.stack_bytes,
             ..OomLimits::default()
