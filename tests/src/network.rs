@@ -49,7 +49,9 @@ impl Namespace {
             // Whoever asked is gone only if the test has failed already.
             let _ = tell.send(made);
             if went_well {
-                jobs.into_iter().for_each(|work| work());
+                for work in jobs {
+                    work();
+                }
             }
         });
         let child = told.recv().context("the thread of the namespace")??;

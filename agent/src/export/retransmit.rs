@@ -168,7 +168,7 @@ mod tests {
         assert!(series.len() <= SERIES, "{}", series.len());
         let total: f64 = series.iter().map(|one| one.get_counter().get_value()).sum();
         assert!((total - 3000.0).abs() < 0.5, "{total}");
-        let overflow = series.iter().flat_map(|one| one.get_label());
+        let overflow = series.iter().flat_map(prometheus::proto::Metric::get_label);
         assert!(
             overflow
                 .into_iter()

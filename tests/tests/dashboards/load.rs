@@ -167,7 +167,7 @@ fn lose_until(stop: Arc<AtomicBool>) {
             }
         });
         while !stop.load(Ordering::Relaxed) {
-            TcpStream::connect(address)?.write_all(&[0; 1 << 18])?;
+            TcpStream::connect(address)?.write_all(&vec![0; 1 << 18])?;
             std::thread::sleep(Duration::from_millis(200));
         }
         Ok(())
