@@ -150,7 +150,13 @@ pub fn has(way: LockWay, lock: Lock) -> Fate {
     } else {
         waits_untold(way, lock, open);
         if address != 0 {
-            wait::has(address, open.acquired_ns, open.tid, open.operation, open.cgroup);
+            wait::has(
+                address,
+                open.acquired_ns,
+                open.tid,
+                open.operation,
+                open.cgroup,
+            );
         }
     }
     Fate::Aggregated

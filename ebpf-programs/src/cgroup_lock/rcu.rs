@@ -93,18 +93,22 @@ fn ended(ctx: *mut c_void, task: Task, way: LockWay, has_stack: bool) -> Fate {
         ns,
     });
     let nobody = LockTask::default();
-    wait::told(ctx, ns, &Long {
-        lock: Lock::Rcu,
-        address: 0,
-        operation: Operation::Attach as u32,
-        begin_ns,
-        end_ns,
-        holder: &nobody,
-        holder_since_ns: 0,
-        holder_operation: 0,
-        waiter: task,
-        has_stack,
-    });
+    wait::told(
+        ctx,
+        ns,
+        &Long {
+            lock: Lock::Rcu,
+            address: 0,
+            operation: Operation::Attach as u32,
+            begin_ns,
+            end_ns,
+            holder: &nobody,
+            holder_since_ns: 0,
+            holder_operation: 0,
+            waiter: task,
+            has_stack,
+        },
+    );
     fate
 }
 

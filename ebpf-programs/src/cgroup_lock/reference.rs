@@ -70,7 +70,7 @@ fn mutex_unlock_begin(ctx: FEntryContext) -> i32 {
 /// Compares the bound of a hold of `tid` with what it was.
 #[inline(always)]
 pub fn compare(bound: Interval, tid: u32, acquired_ns: u64) {
-    if !settings::get().is_some_and(|settings| settings.compare != 0) {
+    if settings::get().is_none_or(|settings| settings.compare == 0) {
         return;
     }
     // SAFETY: the value is copied at once.

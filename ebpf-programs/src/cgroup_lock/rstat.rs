@@ -74,18 +74,22 @@ fn locked(ctx: *mut c_void) -> Fate {
             ns,
         });
         let nobody = LockTask::default();
-        wait::told(ctx, ns, &Long {
-            lock: Lock::Rstat,
-            address: 0,
-            operation: flush.operation,
-            begin_ns: flush.contended_ns,
-            end_ns: flush.locked_ns,
-            holder: &nobody,
-            holder_since_ns: 0,
-            holder_operation: 0,
-            waiter: task,
-            has_stack: true,
-        });
+        wait::told(
+            ctx,
+            ns,
+            &Long {
+                lock: Lock::Rstat,
+                address: 0,
+                operation: flush.operation,
+                begin_ns: flush.contended_ns,
+                end_ns: flush.locked_ns,
+                holder: &nobody,
+                holder_since_ns: 0,
+                holder_operation: 0,
+                waiter: task,
+                has_stack: true,
+            },
+        );
         return fate;
     }
     let flush = Flush {

@@ -225,18 +225,22 @@ fn ends(ctx: *mut c_void, address: u64, is_taken: bool) -> Fate {
         cgroup: pending.cgroup,
         ns,
     });
-    told(ctx, ns, &Long {
-        lock,
-        address,
-        operation: pending.operation,
-        begin_ns: pending.begin_ns,
-        end_ns: now,
-        holder: &pending.holder,
-        holder_since_ns: pending.holder_since_ns,
-        holder_operation: pending.holder_operation,
-        waiter: task,
-        has_stack: true,
-    });
+    told(
+        ctx,
+        ns,
+        &Long {
+            lock,
+            address,
+            operation: pending.operation,
+            begin_ns: pending.begin_ns,
+            end_ns: now,
+            holder: &pending.holder,
+            holder_since_ns: pending.holder_since_ns,
+            holder_operation: pending.holder_operation,
+            waiter: task,
+            has_stack: true,
+        },
+    );
     if is_taken {
         hold::contended(lock, now);
         acquired(address, lock, now, pending, task.tid());
@@ -324,9 +328,8 @@ pub fn told(ctx: *mut c_void, ns: u64, long: &Long<'_>) {
     if ns < least {
         return;
     }
-    let watched = watch::of(long.waiter.tgid()).map_or(0, |watch| {
-        if watch::is_alone(watch) { 0 } else { watch.id }
-    });
+    let watched = watch::of(long.waiter.tgid())
+        .map_or(0, |watch| if watch::is_alone(watch) { 0 } else { watch.id });
     if watched == 0 && ns < settings.threshold_ns {
         return;
     }

@@ -43,10 +43,10 @@ pub fn add(key: &RetransmitKey, segments: u64) -> Fate {
         family: key.family,
         padding: 0,
     };
-    if RETRANSMIT_TOTALS.get_ptr_mut(&namespace).is_none() {
-        let _ = RETRANSMIT_TOTALS.insert(&namespace, 0, IF_NONE);
+    if RETRANSMIT_TOTALS.get_ptr_mut(namespace).is_none() {
+        let _ = RETRANSMIT_TOTALS.insert(namespace, 0, IF_NONE);
     }
-    let total = grow(RETRANSMIT_TOTALS.get_ptr_mut(&namespace), segments);
+    let total = grow(RETRANSMIT_TOTALS.get_ptr_mut(namespace), segments);
     let index = u32::from(key.family == FAMILY_V6);
     grow(RETRANSMIT_NODE.get_ptr_mut(index), segments);
     if row && total {
