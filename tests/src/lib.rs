@@ -2,11 +2,12 @@
 //!
 //! What the tests of this crate share: programs with a clock of their own
 //! ([`programs`], [`report`]), the agent as a user runs it ([`trace`], [`daemon`]), what it says
-//! ([`start`], [`metrics`], [`collector`]), and the machine ([`clock`], [`cgroup`], [`bundle`], [`machine`]).
+//! ([`start`], [`metrics`], [`collector`]), and the machine ([`clock`], [`cgroup`], [`charge`], [`bundle`], [`machine`]).
 //! What a test needs and does not find is a failure that names it, never a skip.
 
 pub mod bundle;
 pub mod cgroup;
+pub mod charge;
 pub mod child;
 pub mod clock;
 pub mod collector;

@@ -189,7 +189,14 @@ pub fn oom_victim_python() -> Result<Vec<PathBuf>> {
 /// Puts what tests inside of a VM need into `folder`, by the names under which they look.
 pub fn prebuild(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
-    for name in ["oracle", "nothing", "sandbox", "storm", "cgroup_storm"] {
+    for name in [
+        "oracle",
+        "nothing",
+        "sandbox",
+        "storm",
+        "cgroup_storm",
+        "grow",
+    ] {
         fs::copy(c(name)?, folder.join(name)).context("copy a program")?;
         fs::copy(c_static(name)?, folder.join(format!("{name}-static")))
             .context("copy a program")?;

@@ -2,14 +2,13 @@
 //! cgroups near theirs.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use hearth_tests::cgroup::{Cgroup, Hierarchy};
+use hearth_tests::charge::Charge;
 
 use super::agent::Agent;
 use super::{Better, Figure, Printer};
@@ -42,7 +41,10 @@ pub(crate) fn measure(agent: &Path, printer: &mut Printer) -> Result<()> {
     thread::sleep(Duration::from_secs(5));
     let name = format!("{LIMITED} cgroups with a limit");
     printer.print(&share(&agent, &name)?)?;
-    let held = cgroups.iter().take(NEAR).map(Held::in_cgroup);
+    let held = cgroups
+        .iter()
+        .take(NEAR)
+        .map(|cgroup| Charge::to(cgroup, HELD));
     let held = held.collect::<Result<Vec<_>>>()?;
     wait(&agent, "near", NEAR)?;
     let name = format!("{LIMITED} cgroups with a limit, {NEAR} near it");
@@ -103,36 +105,4 @@ fn cpu_ns(pid: u32) -> Result<u64> {
         }
     }
     anyhow::bail!("the agent has no thread {THREAD}")
-}
-
-/// Memory that is charged to a cgroup, and a process in it.
-struct Held {
-    _memory: OwnedFd,
-    process: Child,
-}
-
-impl Held {
-    fn in_cgroup(cgroup: &Cgroup) -> Result<Self> {
-        let memory = rustix::fs::memfd_create("held", rustix::fs::MemfdFlags::CLOEXEC)?;
-        // Whoever writes first to a page pays for it.
-        let line = format!("echo $$ > \"$0\" && head -c {HELD} /dev/zero && exec sleep 600");
-        let process = Command::new("/bin/sh")
-            .args(["-c", &line])
-            .arg(cgroup.directory.join("cgroup.procs"))
-            .stdin(Stdio::null())
-            .stdout(memory.try_clone()?)
-            .spawn()
-            .context("start a shell")?;
-        Ok(Self {
-            _memory: memory,
-            process,
-        })
-    }
-}
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
