@@ -27,7 +27,7 @@ impl Program {
     /// Settings by which only this program's starts are told.
     pub(crate) fn settings(&self, more_of_rule: &str, otlp: &str) -> String {
         format!(
-            "mode = \"sandbox\"\ncgroups = false\n[[start]]\nexe = \"{}\"\n\
+            "signals = [\"cold_start\"]\nmode = \"sandbox\"\ncgroups = false\n[[start]]\nexe = \"{}\"\n\
              function = \"shop\"\n{more_of_rule}\n[otlp]\ninterval = \"1s\"\n{otlp}\n",
             self.path()
         )
