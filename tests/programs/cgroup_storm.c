@@ -86,11 +86,12 @@ int main(int argc, char **argv) {
             attach(worker->home, worker->moved);
         }
     }
-    pthread_barrier_init(&together, NULL, (unsigned)count);
-    uint64_t begin_ns = boottime_ns(), cycles = 0;
-    until_ns = begin_ns + strtoull(argv[5], NULL, 10) * 1000000u;
+    pthread_barrier_init(&together, NULL, (unsigned)count + 1);
     for (int i = 0; i < count; i++)
         if (pthread_create(&workers[i].thread, NULL, work, &workers[i])) fail("pthread_create");
+    uint64_t begin_ns = boottime_ns(), cycles = 0;
+    until_ns = begin_ns + strtoull(argv[5], NULL, 10) * 1000000u;
+    pthread_barrier_wait(&together);
     for (int i = 0; i < count; i++) {
         pthread_join(workers[i].thread, NULL);
         cycles += workers[i].cycles;

@@ -36,7 +36,7 @@ const FINE: Precision = Precision {
 /// For the VM, which tells no more than a direction however long it runs.
 const COARSE: Precision = Precision {
     half_width: 0.05,
-    rounds: (3, 3),
+    rounds: (2, 2),
 };
 
 const SETTINGS: &str = "signals = [\"cgroup_lock\"]\n";
@@ -189,7 +189,8 @@ impl Load {
             .stderr(Stdio::inherit());
         let said: Said = serde_json::from_str(&program::output(&mut command)?)
             .context("what the storm says of itself")?;
-        ensure!(said.cycles > 0, "the storm made no cgroup");
+        // The shorter one may make none where processors are emulated.
+        ensure!(said.cycles > 0 || time < SAMPLE, "the storm made no cgroup");
         Ok(said)
     }
 }
