@@ -1,6 +1,7 @@
 //! What collectors and Prometheus get of real starts.
 
 mod away;
+mod locks;
 #[path = "../dashboards/prometheus.rs"]
 mod prometheus;
 mod scraped;
