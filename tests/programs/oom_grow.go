@@ -1,4 +1,4 @@
-// Takes memory until it is killed for it, in main.touch <- main.leak <- main.main.
+// Takes memory until it is killed for it, in main.leak <- main.main.
 package main
 
 const step = 64 << 10

@@ -28,6 +28,10 @@ pub const TICK: Duration = Duration::from_millis(10);
 /// Events that wait for the async side: about 3 MiB, touched only in a storm.
 const QUEUE: usize = 8192;
 
+/// Rare records that wait beside them, so that no storm of the others takes their place: those of
+/// a kill of 1,000 threads.
+const RARE: usize = 4096;
+
 /// What went through the drain.
 #[derive(Debug, Default)]
 struct Counts {
@@ -58,6 +62,7 @@ pub struct Drain {
 /// The reading end.
 pub struct Events {
     queue: HeapCons<Event>,
+    rare: HeapCons<Event>,
     arrived: Arc<Notify>,
 }
 
@@ -82,6 +87,8 @@ impl Events {
     /// Moves all that wait to `out`.
     pub fn take(&mut self, out: &mut Vec<Event>) {
         out.extend(self.queue.pop_iter());
+        // Behind the others: what a kill refers to was told before it.
+        out.extend(self.rare.pop_iter());
     }
 }
 
@@ -92,6 +99,11 @@ impl Drain {
         log: Option<ProgramLog>,
     ) -> std::io::Result<(Self, Events)> {
         let (producer, queue) = HeapRb::new(QUEUE).split();
+        let (rare_producer, rare) = HeapRb::new(RARE).split();
+        let queues = Queues {
+            queue: producer,
+            rare: rare_producer,
+        };
         let counts = Arc::new(Counts::default());
         let stop = Arc::new(AtomicBool::new(false));
         let arrived = Arc::new(Notify::new());
@@ -99,7 +111,7 @@ impl Drain {
             .name("hearth-drain".to_owned())
             .spawn({
                 let (counts, stop, arrived) = (counts.clone(), stop.clone(), arrived.clone());
-                move || run(rings, log, producer, &counts, &stop, &arrived)
+                move || run(rings, log, queues, &counts, &stop, &arrived)
             })?;
         Ok((
             Self {
@@ -107,7 +119,11 @@ impl Drain {
                 stop,
                 thread: Some(thread),
             },
-            Events { queue, arrived },
+            Events {
+                queue,
+                rare,
+                arrived,
+            },
         ))
     }
 
@@ -134,7 +150,7 @@ impl Drop for Drain {
 fn run(
     mut rings: [RingBuf<MapData>; 2],
     mut log: Option<ProgramLog>,
-    mut queue: HeapProd<Event>,
+    mut queues: Queues,
     counts: &Counts,
     stop: &AtomicBool,
     arrived: &Notify,
@@ -150,7 +166,7 @@ fn run(
     while !stop.load(Ordering::Relaxed) {
         let mut any = false;
         for ring in &mut rings {
-            any |= empty(ring, &mut queue, counts);
+            any |= empty(ring, &mut queues, counts);
         }
         if any {
             arrived.notify_one();
@@ -166,14 +182,35 @@ fn run(
     }
 }
 
-/// Moves all that waits in `ring` to `queue`; whether there was anything.
-fn empty(ring: &mut RingBuf<MapData>, queue: &mut HeapProd<Event>, counts: &Counts) -> bool {
+/// The writing ends.
+struct Queues {
+    queue: HeapProd<Event>,
+    rare: HeapProd<Event>,
+}
+
+impl Queues {
+    /// Hands the event back where its queue is full.
+    #[expect(
+        clippy::result_large_err,
+        reason = "it goes nowhere but to the counter"
+    )]
+    fn push(&mut self, event: Event) -> Result<(), Event> {
+        if matches!(event, Event::Oom(_)) {
+            self.rare.try_push(event)
+        } else {
+            self.queue.try_push(event)
+        }
+    }
+}
+
+/// Moves all that waits in `ring` to its queue; whether there was anything.
+fn empty(ring: &mut RingBuf<MapData>, queues: &mut Queues, counts: &Counts) -> bool {
     let mut any = false;
     while let Some(record) = ring.next() {
         match Event::decode(&record) {
             Ok(event) => {
                 counts.decoded.fetch_add(1, Ordering::Relaxed);
-                if queue.try_push(event).is_err() {
+                if queues.push(event).is_err() {
                     counts.dropped.fetch_add(1, Ordering::Relaxed);
                 }
             }

@@ -4,7 +4,7 @@ use hearth_abi::{Kind, MARK_BYTES, OomRecord, TEXT_BYTES};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-use crate::bodies;
+use crate::{bodies, captures};
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
@@ -17,6 +17,16 @@ proptest! {
     #[test]
     fn marks_that_look_like_a_start_do_too(data in vec(prop_oneof![0_u8..8, any::<u8>()], 0..900)) {
         bodies::fold(&data);
+    }
+
+    #[test]
+    fn any_bytes_are_a_capture_or_not(data in vec(any::<u8>(), 0..1600)) {
+        captures::capture(&data);
+    }
+
+    #[test]
+    fn records_that_meet_are_captures(data in vec(prop_oneof![0_u8..6, any::<u8>()], 0..1600)) {
+        captures::capture(&data);
     }
 
     #[test]

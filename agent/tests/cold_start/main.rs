@@ -4,6 +4,8 @@
 mod any_marks;
 #[path = "../../../fuzz/bodies.rs"]
 mod bodies;
+#[path = "../../../fuzz/captures.rs"]
+mod captures;
 mod causes;
 mod locks;
 mod loss;

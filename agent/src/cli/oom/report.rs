@@ -148,11 +148,14 @@ fn why(view: &View<'_>, page: &mut Page<'_>) {
         Some(path) if cgroup.id != victim.cgroup.id => format!("cgroup {path}: "),
         _ => String::new(),
     };
+    let asked = match kill.asked_bytes.value() {
+        Some(bytes) => format!(", and {} more was asked for", size(*bytes)),
+        None => String::new(),
+    };
     lines.push(format!(
-        "{what}used {} of {}, and {} more was asked for",
+        "{what}used {} of {}{asked}",
         bytes_or(&kill.usage_bytes),
         bytes_or(&kill.limit_bytes),
-        bytes_or(&kill.asked_bytes),
     ));
     if let Some(limit) = kill.swap_limit_bytes.value() {
         let what = if kill.swap_with_memory {
