@@ -9,12 +9,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use hearth_tests::daemon::Daemon;
+use hearth_tests::metrics::{Sample, Scrape};
 use hearth_tests::network::{Namespace, Running, own_counter};
 use hearth_tests::{machine, requirement};
 
 const COUNTER: &str = "hearth_tcp_retransmitted_segments_total";
 const SETTINGS: &str = "signals = ['cold_start', 'retransmit']\nmode = 'sandbox'\n";
-const PATIENCE: Duration = Duration::from_mins(2);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Of what leaves, one in fifty is refused, which TCP is told; of what arrives, one in twenty is
 /// lost.
 const RULES: &str = "table inet hearth {
@@ -167,8 +168,18 @@ fn equal(daemon: &Daemon, end: &Namespace) -> Result<()> {
         }
         ensure!(
             Instant::now() < deadline,
-            "the kernel counted {before}, hearth {told:?} and {all} in all"
+            "the kernel counted {before}, hearth {told:?} and {all} in all; missed: {:?}",
+            missed(&scrape)
         );
         thread::sleep(Duration::from_millis(100));
     }
+}
+
+/// Hits that the kernel skipped, and attempts that hearth took for none.
+fn missed(scrape: &Scrape) -> Vec<&Sample> {
+    let skipped = scrape.matching("hearth_agent_recursion_misses_total", &[]);
+    let labels = &[("probe", "retransmit")];
+    let fates = scrape.matching("hearth_probe_events_total", labels);
+    let some = skipped.chain(fates).filter(|sample| sample.value != "0");
+    some.collect()
 }
