@@ -1,41 +1,51 @@
 //! `hearth locks` as it is typed, and the locks in what `hearth trace` and `hearth run` tell, with
 //! threads that do contend for them.
 
+use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use hearth_tests::cgroup::Cgroup;
+use hearth_tests::child::Guard;
 use hearth_tests::daemon::Daemon;
 use hearth_tests::metrics::Sample;
 use hearth_tests::storm::{Storm, THREADS, Told};
-use hearth_tests::{child, machine, programs, requirement, trace};
+use hearth_tests::{child, clock, machine, programs, requirement, trace};
 use serde_json::Value;
 
-/// Watches a storm from before its beginning to after its end; what both said, and whose it was.
+/// Watches a storm from before its beginning on; what both said, and whose it was.
 fn watched(parents: &str, work: &str) -> Result<(Value, Told, u32, String)> {
     let mut line = Command::new(trace::hearth()?);
-    let mut hearth = line
-        .args(["locks", "--once", "--for", "1h", "--json", "--worst", "50"])
-        .stdout(Stdio::piped())
-        .spawn()?;
-    // It takes a while to attach, and says nothing: the storm is longer than that.
+    line.args(["locks", "--json", "--interval", "500ms", "--worst", "50"])
+        .stdout(Stdio::piped());
+    let mut hearth = Guard(line.spawn()?);
+    let out = hearth.0.stdout.take().context("its output")?;
+    let mut reports = BufReader::new(out)
+        .lines()
+        .map(|line| Ok::<Value, anyhow::Error>(serde_json::from_str(&line?)?));
+    // Its first words mean that everything is attached.
+    reports.next().context("it said nothing")??;
     let storm = Storm::start(parents, work, 6_000)?;
     let (pid, path) = (storm.pid(), storm.home.path.clone());
+    let until = clock::boottime_ns() + 4_500_000_000;
     // While the cgroup exists its name can be found.
-    std::thread::sleep(Duration::from_millis(5_500));
-    let id = rustix::process::Pid::from_child(&hearth);
+    let report = loop {
+        let report = reports.next().context("it ended by itself")??;
+        if number(&report, "/end_ns")? >= until {
+            break report;
+        }
+    };
+    let told = storm.finish()?;
+    let id = rustix::process::Pid::from_child(&hearth.0);
     rustix::process::kill_process(id, rustix::process::Signal::INT)?;
-    let mut text = String::new();
-    let out = hearth.stdout.as_mut().context("its output")?;
-    std::io::Read::read_to_string(out, &mut text)?;
-    ensure!(hearth.wait()?.success(), "{text}");
-    let lines: Vec<&str> = text.lines().collect();
-    ensure!(
-        lines.len() == 1,
-        "with --once one object is printed: {text}"
-    );
-    Ok((serde_json::from_str(lines[0])?, storm.finish()?, pid, path))
+    // What it still says must not stop it.
+    while let Some(report) = reports.next() {
+        report?;
+    }
+    let status = hearth.wait(Duration::from_secs(30))?;
+    ensure!(status.success(), "asked to end, it ended with {status}");
+    Ok((report, told, pid, path))
 }
 
 fn number(value: &Value, pointer: &str) -> Result<u64> {
