@@ -137,23 +137,28 @@ impl Captures {
 
     /// That nothing was lost, and that what the ledger counts is what came.
     pub(crate) fn balance(&mut self) -> Result<()> {
-        let ledger = self.ledger()?;
-        let line = |probe: Probe| -> Result<&LedgerLine> {
-            let line = ledger.iter().find(|line| line.probe == probe);
-            line.context("the ledger has no such line")
-        };
-        for probe in [
-            Probe::OomKill,
-            Probe::OomThread,
-            Probe::OomMemory,
-            Probe::OomVma,
-            Probe::OomEnd,
-        ] {
-            ensure!(line(probe)?.dropped() == 0, "{:?}", line(probe)?);
+        for line in self.ledger()? {
+            ensure!(line.dropped() == 0, "{line:?}");
         }
-        let submitted = line(Probe::OomKill)?.count(Fate::Submitted);
-        let kills = self.kills().len() as u64;
-        ensure!(submitted == kills, "{submitted} submitted, {kills} came");
+        // Others can be killed meanwhile.
+        let least = self.submitted()?;
+        let begin = Instant::now();
+        while (self.kills().len() as u64) < least {
+            let came = self.kills().len();
+            ensure!(begin.elapsed() < PATIENCE, "{came} of {least} came");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let came = self.kills().len() as u64;
+        let most = self.submitted()?;
+        ensure!(came <= most, "{most} submitted, {came} came");
         Ok(())
+    }
+
+    /// Kills that the kernel side has made a record of.
+    fn submitted(&self) -> Result<u64> {
+        let ledger = self.ledger()?;
+        let line = ledger.iter().find(|line| line.probe == Probe::OomKill);
+        let line = line.context("the ledger has no such line")?;
+        Ok(line.count(Fate::Submitted))
     }
 }
