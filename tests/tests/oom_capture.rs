@@ -3,58 +3,19 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use hearth_tests::cgroup::Cgroup;
 use hearth_tests::daemon::Daemon;
+use hearth_tests::pen::{LIMIT, Pen};
 use hearth_tests::programs::{self, Leak};
 use hearth_tests::{machine, requirement, trace};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
-
-const LIMIT: u64 = 24 << 20;
-
-/// A cgroup with a limit, in which programs are killed.
-struct Pen {
-    cgroup: Cgroup,
-}
-
-impl Pen {
-    fn new(what: &str) -> Result<Self> {
-        let cgroup = Cgroup::create(what)?;
-        let files = ["memory.max", "memory.limit_in_bytes"];
-        let files = files.map(|name| cgroup.directory.join(name));
-        let file = files.iter().find(|file| file.exists()).context("a limit")?;
-        fs::write(file, LIMIT.to_string()).context("set a limit")?;
-        Ok(Self { cgroup })
-    }
-
-    /// Runs `leak` until it is killed; its process id.
-    fn kill(&self, leak: &Leak) -> Result<u32> {
-        let procs = self.cgroup.directory.join("cgroup.procs");
-        let enter = format!(
-            "echo $$ > {}; exec {} --token=hunter2",
-            procs.display(),
-            leak.program.display()
-        );
-        let mut child = Command::new("sh")
-            .args(["-c", &enter])
-            .stderr(Stdio::null())
-            .spawn()
-            .context("run the leak")?;
-        let pid = child.id();
-        let status = child.wait().context("wait for the leak")?;
-        ensure!(status.signal() == Some(9), "it ended with {status}");
-        Ok(pid)
-    }
-}
 
 fn leak() -> Result<Leak> {
     programs::leaks()?.into_iter().next().context("a leak")

@@ -2,6 +2,7 @@
 
 mod away;
 mod locks;
+mod oom;
 #[path = "../dashboards/prometheus.rs"]
 mod prometheus;
 mod scraped;

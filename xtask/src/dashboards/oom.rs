@@ -192,7 +192,10 @@ fn store() -> Vec<Panel> {
                 "{{reason}}",
             ),
         Panel::time_series("Bytes in the stores", "bytes", 8)
-            .describe("At oom.max_bytes the oldest go first.")
+            .describe(
+                "Of each node. At oom.max_bytes (or oom.max_captures) the oldest go first: copy \
+                 what you want to keep before that.",
+            )
             .curve(&format!("hearth_oom_store_size_bytes{{{NODE}}}"), "{{instance}}"),
         Panel::time_series("Captures that made room", "short", 8)
             .describe(
