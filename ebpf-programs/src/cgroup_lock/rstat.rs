@@ -8,7 +8,7 @@ use aya_ebpf::{
     maps::LruHashMap,
     programs::BtfTracePointContext,
 };
-use hearth_abi::{Fate, Lock, LockTask, LockWay, Probe};
+use hearth_abi::{Fate, Lock, LockTask, LockWay, Operation, Probe};
 
 use super::{
     counts::{self, Interval},
@@ -16,6 +16,9 @@ use super::{
     wait::{self, Long},
 };
 use crate::{clock, ledger, task::Task};
+
+/// Holds that nobody had to wait for and that are shorter are counted under `other`.
+const WORTH_A_WALK_NS: u64 = 20_000;
 
 /// One that waits for it or has it, by thread.
 #[derive(Clone, Copy)]
@@ -93,7 +96,7 @@ fn locked(ctx: *mut c_void) -> Fate {
         return fate;
     }
     let flush = Flush {
-        operation: stack::caller(ctx, Slot::Rstat).operation,
+        operation: Operation::Other as u32,
         contended_ns: 0,
         locked_ns: clock::now(),
         unused: 0,
@@ -107,7 +110,7 @@ fn locked(ctx: *mut c_void) -> Fate {
 /// `cgroup_rstat_unlock(struct cgroup *cgrp, int cpu, bool contended)`, 6.10 and later: just
 /// before.
 #[btf_tracepoint(function = "cgroup_rstat_unlock")]
-fn rstat_unlock(_ctx: BtfTracePointContext) -> i32 {
+fn rstat_unlock(ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::LockRstat, || {
         let now = clock::now();
         let task = Task::current();
@@ -118,12 +121,19 @@ fn rstat_unlock(_ctx: BtfTracePointContext) -> i32 {
         // SAFETY: as above.
         let flush = unsafe { *flush };
         let _ = RSTAT.remove(tid);
+        let ns = now.saturating_sub(flush.locked_ns);
+        // Flushes that nobody waits for are many, and a walk of the stack costs more than they do.
+        let operation = if flush.contended_ns == 0 && ns >= WORTH_A_WALK_NS {
+            stack::caller(ctx.as_ptr(), Slot::Rstat).operation
+        } else {
+            flush.operation
+        };
         counts::hold(Interval {
             way: LockWay::Tracepoint,
             lock: Lock::Rstat,
-            operation: flush.operation,
+            operation,
             cgroup: task.memory_cgroup().id(),
-            ns: now.saturating_sub(flush.locked_ns),
+            ns,
         })
     });
     0
