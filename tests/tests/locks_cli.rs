@@ -40,7 +40,7 @@ fn watched(parents: &str, work: &str) -> Result<(Value, Told, u32, String)> {
     let id = rustix::process::Pid::from_child(&hearth.0);
     rustix::process::kill_process(id, rustix::process::Signal::INT)?;
     // What it still says must not stop it.
-    while let Some(report) = reports.next() {
+    for report in reports {
         report?;
     }
     let status = hearth.wait(Duration::from_secs(30))?;
@@ -158,8 +158,10 @@ fn a_storm_on_a_shared_parent_waits_for_the_directory() -> Result<()> {
 fn people_get_a_table_and_machines_an_object_an_interval() -> Result<()> {
     requirement::root()?;
     let _machine = machine::shared()?;
-    let storm = Storm::start("own", "make", 4_000)?;
+    // Longer than attaching takes; it is ended with its guard.
+    let storm = Storm::start("own", "make", 60_000)?;
     let told = trace::run(&["locks", "--once", "--for", "2s"])?.success()?;
+    drop(storm);
     for words in [
         "cgroup locks, ",
         "LOCK",
@@ -186,7 +188,6 @@ fn people_get_a_table_and_machines_an_object_an_interval() -> Result<()> {
     for report in &reports {
         ensure!(report["begin_ns"] == first["begin_ns"], "{report:#}");
     }
-    storm.finish()?;
     Ok(())
 }
 

@@ -9,7 +9,8 @@ use crate::kernel::event::Event;
 use crate::kernel::probes::{Probes, Request};
 use crate::kernel::table::Signal;
 use crate::observe::cgroup_lock::{
-    LockReport, Wait, Worst, cgroup_lines, cgroups_since, counts_since, lock_lines, wait_lines,
+    LockReport, StackNames, Wait, Worst, cgroup_lines, cgroups_since, counts_since, lock_lines,
+    wait_lines,
 };
 use crate::observe::identity::{CgroupNames, MemoryHierarchy};
 use crate::time::{Boottime, Nanos};
@@ -21,6 +22,7 @@ pub(super) struct Watcher {
     batch: Vec<Event>,
     names: CgroupNames,
     worst: Worst,
+    stacks: StackNames,
     begin: Boottime,
     before: LockSnapshot,
     strategies: BTreeMap<String, String>,
@@ -57,6 +59,7 @@ impl Watcher {
             batch: Vec::new(),
             names: names.unwrap_or_default(),
             worst: Worst::new(worst),
+            stacks: StackNames::default(),
             begin: Boottime::now(),
             before,
         })
@@ -89,7 +92,8 @@ impl Watcher {
         let counts = counts_since(&snapshot, &self.before);
         let longest = counts.iter().map(|one| one.wait.max).max();
         let cgroups = cgroups_since(&snapshot, &self.before, longest.unwrap_or_default());
-        let (worst, no_stacks) = wait_lines(self.worst.waits(), &mut self.names, end);
+        let (worst, no_stacks) =
+            wait_lines(self.worst.waits(), &mut self.names, &mut self.stacks, end);
         Ok(LockReport {
             begin: self.begin,
             end,

@@ -10,8 +10,8 @@ mod worst;
 pub use by_cgroup::WaitsByCgroup;
 pub use node::{CgroupNode, Hierarchy};
 pub use report::{
-    CgroupLine, HolderLine, LockLine, LockReport, TaskLine, WaitLine, cgroup_lines, cgroups_since,
-    counts_since, lock_lines, wait_lines, waits_of,
+    CgroupLine, HolderLine, LockLine, LockReport, StackNames, TaskLine, WaitLine, cgroup_lines,
+    cgroups_since, counts_since, lock_lines, wait_lines, waits_of,
 };
 pub use times::{Summary, merged, percentile, since};
 pub use wait::{Holder, Task, Wait, in_words};

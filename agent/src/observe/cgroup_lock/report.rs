@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::times::{Summary, merged, since};
 use super::wait::{Task, Wait};
 use crate::kernel::cgroup_lock::{LockCgroupCounts, LockCounts, LockSnapshot, Times};
-use crate::kernel::symbols::kernel_names;
+use crate::kernel::symbols::{SymbolsError, kernel_names};
 use crate::observe::identity::CgroupNames;
 use crate::time::{Boottime, Nanos};
 
@@ -257,17 +257,47 @@ fn longest(locks: &BTreeMap<&'static str, u64>) -> Option<&'static str> {
         .map(|(lock, _)| *lock)
 }
 
+/// Names of the functions in the stacks that are shown, each looked up once.
+#[derive(Debug, Default)]
+pub struct StackNames {
+    known: HashMap<u64, Option<String>>,
+}
+
+impl StackNames {
+    /// Names of `addresses`; forgets those of all others.
+    fn of(&mut self, addresses: &[u64]) -> Result<Vec<Option<String>>, SymbolsError> {
+        let new: Vec<u64> = addresses
+            .iter()
+            .copied()
+            .filter(|address| !self.known.contains_key(address))
+            .collect();
+        match kernel_names(&new) {
+            Ok(names) => self.known.extend(new.into_iter().zip(names)),
+            // Others have names: these have none.
+            Err(_) if self.known.values().any(Option::is_some) => {
+                self.known
+                    .extend(new.into_iter().map(|address| (address, None)));
+            }
+            Err(error) => return Err(error),
+        }
+        self.known.retain(|address, _| addresses.contains(address));
+        let names = addresses.iter().map(|address| self.known.get(address));
+        Ok(names.map(|name| name.cloned().flatten()).collect())
+    }
+}
+
 /// The waits with the names of everything; and why stacks have none, where they have none.
 #[must_use]
 pub fn wait_lines(
     waits: &[Wait],
     names: &mut CgroupNames,
+    stacks: &mut StackNames,
     now: Boottime,
 ) -> (Vec<WaitLine>, Option<String>) {
     let addresses: Vec<u64> = waits.iter().flat_map(|wait| &wait.stack).copied().collect();
     // A return address lies behind the call, which may be the last instruction of its function.
     let calls: Vec<u64> = addresses.iter().map(|address| address - 1).collect();
-    let (symbols, why) = match kernel_names(&calls) {
+    let (symbols, why) = match stacks.of(&calls) {
         Ok(symbols) => (symbols, None),
         Err(error) => (Vec::new(), Some(error.to_string())),
     };
