@@ -29,8 +29,8 @@ pub mod lcb {
 
 /// Where the kernel's own image begins on x86-64: what is there is never another lock.
 const IMAGE: u64 = 0xffff_ffff_8000_0000;
-/// Where the kernel's half of addresses begins.
-const KERNEL: u64 = 0xffff_8000_0000_0000;
+/// Where the kernel's half of addresses begins, with four levels of page tables or five.
+const KERNEL: u64 = 1 << 63;
 /// `CGROUP_SUPER_MAGIC` and `CGROUP2_SUPER_MAGIC`.
 const CGROUP: u64 = 0x0027_e0eb;
 const CGROUP2: u64 = 0x6367_7270;
