@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use hearth_abi::{Fate, Probe};
 
-use super::socket;
+use super::{segments, socket};
 use crate::{
     globals::offset,
     ledger,
@@ -36,6 +36,7 @@ fn socket_owner(ctx: BtfTracePointContext) -> i32 {
         let socket = Address::of(ctx.arg::<*const c_void>(0));
         let state = ctx.arg::<u32>(2);
         if state == TCP_CLOSE {
+            segments::closed(socket);
             // Its memory may become another socket.
             return match OWNERS.remove(socket.raw()) {
                 Ok(()) => Fate::Aggregated,

@@ -2,11 +2,26 @@
 
 use core::ffi::c_void;
 
-use aya_ebpf::{macros::btf_tracepoint, programs::BtfTracePointContext};
+use aya_ebpf::{
+    macros::{btf_tracepoint, map},
+    maps::LruHashMap,
+    programs::BtfTracePointContext,
+};
 use hearth_abi::{Fate, Probe};
 
 use super::{counts, socket};
 use crate::{globals::offset, ledger, task::Address};
+
+/// By socket: how many segments it had sent again when it was last seen. What it grew by since is
+/// right whatever the results were; a socket that is new here goes by its result.
+#[map]
+static SENT_AGAIN: LruHashMap<u64, u32> = LruHashMap::with_max_entries(8192, 0);
+
+/// Forgets a socket that is closed: its memory may become another one.
+#[inline(always)]
+pub fn closed(socket: Address) {
+    let _ = SENT_AGAIN.remove(socket.raw());
+}
 
 /// Errors with which `__tcp_retransmit_skb` gives up before it has counted anything: the buffer
 /// still waits in a queue of this host (`EBUSY`), the peer takes nothing (`EAGAIN`), nothing is
@@ -30,7 +45,15 @@ fn retransmit_tried(ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::Retransmit, || {
         let socket = Address::of(ctx.arg::<*const c_void>(0));
         let buffer = Address::of(ctx.arg::<*const c_void>(1));
-        add(socket, by_result(ctx.arg(2), buffer))
+        let total: u32 = socket.get(offset!(tcp_total_retrans));
+        // SAFETY: a copy is taken at once, and nobody else has the socket meanwhile.
+        let before = unsafe { SENT_AGAIN.get(socket.raw()) }.copied();
+        let _ = SENT_AGAIN.insert(socket.raw(), total, 0);
+        let segments = match before {
+            Some(before) if before <= total => u64::from(total - before),
+            _ => by_result(ctx.arg(2), buffer),
+        };
+        add(socket, segments)
     });
     0
 }

@@ -29,7 +29,7 @@ pub(super) const HOOKS: &[Hook] = &[
                 "tp_btf:err",
                 &[tp_btf("retransmit_tried", "tcp_retransmit_skb")],
                 Some(0),
-                "Linux 6.17 and later: each attempt with its result; RetransSegs has those that failed after they were counted, and so have these",
+                "Linux 6.17 and later: what the socket's own count grew by since its last attempt; the first one that is seen goes by its result",
             ),
             always(
                 "tp_btf",
