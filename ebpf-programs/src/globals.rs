@@ -25,9 +25,9 @@ pub static READY_FILE: [u64; FILE_BYTES / 8] = [0; FILE_BYTES / 8];
 #[unsafe(no_mangle)]
 pub static OOM: OomConfig = OomConfig {
     stack_bytes: 0,
-    skeleton: 0,
     threads: 0,
     cpus: 1,
+    unused: 0,
     killer_begin: 0,
     killer_end: 0,
 };

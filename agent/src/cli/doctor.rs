@@ -20,10 +20,14 @@ use crate::observe::cgroup_lock::{CgroupNode, Hierarchy};
 /// Columns of what the node could do.
 const ADVICE_WIDTH: usize = 96;
 
+/// What `--help` says of it.
+pub(super) const HELP: &str = "\
+Show what this kernel lets hearth see, how exactly, and why not better.
+
+Loads every probe for a moment, attaches it, and detaches it again. Exits with 1 when
+starts cannot be observed here.";
+
 /// Show what this kernel lets hearth see, how exactly, and why not better.
-///
-/// Loads every probe for a moment, attaches it, and detaches it again. Exits with 1 when
-/// starts cannot be observed here.
 #[derive(Debug, Args)]
 pub struct Doctor {
     /// One JSON object instead of tables.

@@ -53,6 +53,7 @@ pub enum Command {
     /// Observe every start on this node, and tell it.
     Run(run::Run),
     /// Run a command and show where the time of its cold start went, and why.
+    #[command(long_about = trace::HELP)]
     Trace(trace::Trace),
     /// Show who waits for the kernel's cgroup locks, for how long, and because of whom.
     #[command(long_about = locks::HELP)]
@@ -60,6 +61,7 @@ pub enum Command {
     /// Show what the kernel killed for want of memory, and what the victims were doing.
     Oom(oom::Oom),
     /// Show what this kernel lets hearth see, how exactly, and why not better.
+    #[command(long_about = doctor::HELP)]
     Doctor(doctor::Doctor),
     /// Measure the holds of cgroup locks in every way that this kernel has, all at once, beside
     /// an exact and dear reference: how well does each of them measure here?

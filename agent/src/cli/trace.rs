@@ -24,17 +24,21 @@ use crate::time::Nanos;
 /// Starts sent to a collector in one request.
 const BATCH: usize = 64;
 
+/// What `--help` says of it.
+pub(super) const HELP: &str = "\
+Run a command and show where the time of its cold start went, and why.
+
+Shows each phase of the start on a time axis, what it did meanwhile (running, queued for a
+CPU, waiting for io, blocked by something else), and the answer in words. With --repeat it
+shows percentiles, and the median start.
+
+The command needs no change. It is ready at its first TCP listen, else when it exits;
+--ready says otherwise. A command that is ready and still runs is ended with SIGTERM, unless
+--keep is given. Exits as the command did (128 and the signal's number where one ended it), or
+with 1 where it was not ready in time. Needs root, or CAP_BPF and CAP_PERFMON; `hearth doctor`
+says what is missing.";
+
 /// Run a command and show where the time of its cold start went, and why.
-///
-/// Shows each phase of the start on a time axis, what it did meanwhile (running, queued for a
-/// CPU, waiting for io, blocked by something else), and the answer in words. With --repeat it
-/// shows percentiles, and the median start.
-///
-/// The command needs no change. It is ready at its first TCP listen, else when it exits;
-/// --ready says otherwise. A command that is ready and still runs is ended with SIGTERM, unless
-/// --keep is given. Exits as the command did (128 and the signal's number where one ended it), or
-/// with 1 where it was not ready in time. Needs root, or CAP_BPF and CAP_PERFMON; `hearth doctor`
-/// says what is missing.
 #[derive(Debug, Args)]
 #[expect(
     clippy::doc_markdown,

@@ -42,7 +42,7 @@ impl OomLimits {
             stack_bytes: self
                 .stack_bytes
                 .min(u32::try_from(OOM_MEMORY_BYTES).unwrap_or(u32::MAX)),
-            skeleton: 0,
+            unused: 0,
             threads: self.threads,
             cpus: aya::util::nr_cpus()
                 .ok()

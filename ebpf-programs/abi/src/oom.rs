@@ -403,14 +403,11 @@ pub enum OomContent {
     CommandLine = 1,
     /// The stack from the stack pointer on. Secret; only where it was asked for.
     Stack = 2,
-    /// The same, but every word that is neither an address of executable memory nor of this
-    /// window's stack is zero: what an unwinder by call frame information needs, and no data.
-    StackSkeleton = 3,
 }
 
 impl OomContent {
     /// Every one.
-    pub const ALL: [Self; 3] = [Self::CommandLine, Self::Stack, Self::StackSkeleton];
+    pub const ALL: [Self; 2] = [Self::CommandLine, Self::Stack];
 
     /// Of a raw value.
     #[must_use]
@@ -515,12 +512,12 @@ pub struct OomEnd {
 pub struct OomConfig {
     /// Bytes of stack memory a thread, at most [`OOM_MEMORY_BYTES`]; 0 for none.
     pub stack_bytes: u32,
-    /// Whether the skeleton of the stack is taken where the stack itself is not.
-    pub skeleton: u32,
     /// Threads a capture.
     pub threads: u32,
     /// CPUs that the kernel has counters for.
     pub cpus: u32,
+    /// Zero.
+    pub unused: u32,
     /// Where the kernel function that kills begins, 0 if not known. A mark of a victim from
     /// elsewhere is of a process that was exiting anyway.
     pub killer_begin: u64,

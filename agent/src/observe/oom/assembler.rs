@@ -275,11 +275,7 @@ impl Assembler {
             .values()
             .map(|record| {
                 let tid = record.task.tid;
-                let (window, skeleton) = (
-                    of(tid, OomContent::Stack),
-                    of(tid, OomContent::StackSkeleton),
-                );
-                fields::thread(record, &mappings, window, skeleton)
+                fields::thread(record, &mappings, of(tid, OomContent::Stack))
             })
             .collect();
         let expected = end

@@ -175,16 +175,14 @@ pub(super) fn thread_at_kill(record: &OomKill) -> Thread {
         ),
         leaf: Known::absent(Reason::NotTold, late()),
         stack_window: Known::absent(Reason::NotTold, late()),
-        stack_skeleton: Known::absent(Reason::NotTold, late()),
     }
 }
 
-/// One thread, with the windows of its stack if there are any.
+/// One thread, with the window of its stack if there is one.
 pub(super) fn thread(
     record: &OomThread,
     mappings: &[Mapping],
     window: Option<&OomMemory>,
-    skeleton: Option<&OomMemory>,
 ) -> Thread {
     let source = |field: OomThreadField| record.sources[field as usize];
     let frame = |ip: u64| Frame {
@@ -227,7 +225,6 @@ pub(super) fn thread(
             known(source(OomThreadField::Leaf), frame(record.leaf))
         },
         stack_window: memory(window, "oom.stack_bytes is 0"),
-        stack_skeleton: memory(skeleton, "the stack itself was taken, or nothing of it"),
     }
 }
 

@@ -133,7 +133,6 @@ fn of_threads<'a>(capture: &'a Capture, found: &mut Found<'a>) {
         found.add("threads.kernel_stack", &thread.kernel_stack);
         found.add("threads.leaf", &thread.leaf);
         found.add("threads.stack_window", &thread.stack_window);
-        found.add("threads.stack_skeleton", &thread.stack_skeleton);
     }
     for mapping in &capture.mappings {
         found.add("mappings.path", &mapping.path);

@@ -342,8 +342,6 @@ pub struct Thread {
     pub leaf: Known<Frame>,
     /// The memory at its stack pointer.
     pub stack_window: Known<Window>,
-    /// The same with all words zero that are neither addresses of code nor of the stack.
-    pub stack_skeleton: Known<Window>,
 }
 
 /// One frame of a user stack.

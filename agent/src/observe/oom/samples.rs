@@ -168,7 +168,6 @@ fn thread(tid: u32, at: Boottime) -> Thread {
             Reason::NotApplicable,
             "the word there is no address of code",
         ),
-        stack_skeleton: Known::absent(Reason::Off, ""),
         stack_window: Known::Value(Window {
             start: Address(0x7fff_ffff_e000),
             bytes: "00ff".into(),
