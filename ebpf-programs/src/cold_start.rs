@@ -3,7 +3,7 @@
 //! Always on: `process`, `cgroups`, `listen`, `uprobes`. While something is watched:
 //! `syscalls`, `sched`. Where this kernel has fentry: `functions`.
 
-mod account;
+pub mod account;
 mod cgroups;
 mod exec;
 mod functions;

@@ -296,8 +296,9 @@ impl Tracer {
                     }
                     // Its last mark takes a tick of the drain and the tracker's grace.
                     let late = Nanos(2_000_000_000);
+                    // Where nothing of it is left and the start is still open, its end was lost.
                     if gone_since.is_some_and(|since| now.since(since) > late)
-                        && self.tracker.stats().open == 0
+                        && (self.tracker.stats().open == 0 || self.probes.watched().is_empty())
                     {
                         return Err(TraceError::NotSeen { lost: self.lost });
                     }

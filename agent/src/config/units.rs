@@ -125,7 +125,10 @@ impl std::str::FromStr for Period {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        read(text, &TIMES, "10s").map(|nanos| Self(Duration::from_nanos(nanos)))
+        match read(text, &TIMES, "10s")? {
+            0 => Err("must be longer than zero".to_owned()),
+            nanos => Ok(Self(Duration::from_nanos(nanos))),
+        }
     }
 }
 

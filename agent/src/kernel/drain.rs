@@ -13,9 +13,10 @@ use std::{
 };
 
 use aya::maps::{MapData, RingBuf};
+use hearth_abi::Kind;
 use ringbuf::{
     HeapCons, HeapProd, HeapRb,
-    traits::{Consumer, Producer, Split},
+    traits::{Consumer, Observer, Producer, Split},
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::Notify;
@@ -195,10 +196,11 @@ impl Queues {
         reason = "it goes nowhere but to the counter"
     )]
     fn push(&mut self, event: Event) -> Result<(), Event> {
-        if matches!(event, Event::Oom(_)) {
-            self.rare.try_push(event)
-        } else {
-            self.queue.try_push(event)
+        match event {
+            Event::Oom(_) => self.rare.try_push(event),
+            // Thousands of parts a second must not take the place of the boundaries they are in.
+            Event::Mark(Kind::Part, _) if self.queue.vacant_len() < QUEUE / 4 => Err(event),
+            _ => self.queue.try_push(event),
         }
     }
 }

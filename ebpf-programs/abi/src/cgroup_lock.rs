@@ -152,7 +152,7 @@ pub struct LockTimes {
     /// The longest, ns.
     pub max_ns: u64,
     /// Counts by [`bucket_of`].
-    pub buckets: [u32; LOCK_BUCKETS],
+    pub buckets: [u64; LOCK_BUCKETS],
 }
 
 impl LockTimes {

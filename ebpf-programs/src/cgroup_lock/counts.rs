@@ -128,8 +128,7 @@ unsafe fn add(times: *mut LockTimes, ns: u64) {
         plus(&raw mut (*times).sum_ns, ns);
         longest(&raw mut (*times).max_ns, ns);
         if bucket < LOCK_BUCKETS {
-            let count = (&raw mut (*times).buckets).cast::<u32>().add(bucket);
-            atomic_xadd::<u32, u32, { AtomicOrdering::Relaxed }>(count, 1);
+            plus((&raw mut (*times).buckets).cast::<u64>().add(bucket), 1);
         }
     }
 }

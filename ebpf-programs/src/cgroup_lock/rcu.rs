@@ -16,7 +16,7 @@ use super::{
     stack::{self, Slot},
     wait::{self, Long},
 };
-use crate::{clock, ledger, task::Task};
+use crate::{clock, cold_start::account, ledger, task::Task};
 
 /// Whose wait, by which way to measure.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -80,6 +80,10 @@ fn ended(ctx: *mut c_void, task: Task, way: LockWay, has_stack: bool) -> Fate {
     let ns = end_ns.saturating_sub(begin_ns);
     // After a grace period that has just passed, or with `favordynmods`, nobody waits.
     if sleeps == task.sleeps() {
+        return Fate::Filtered;
+    }
+    // The scheduler may not have been followed all the time since.
+    if matches!(way, LockWay::Tracepoint) && !account::is_complete_since(begin_ns) {
         return Fate::Filtered;
     }
     if let Some((_, open)) = hold::semaphore(way) {

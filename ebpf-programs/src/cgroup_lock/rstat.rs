@@ -64,8 +64,12 @@ fn rstat_locked(ctx: BtfTracePointContext) -> i32 {
 fn locked(ctx: *mut c_void) -> Fate {
     let task = Task::current();
     let tid = task.tid();
-    if let Some(flush) = RSTAT.get_ptr_mut(tid) {
-        // SAFETY: the running task's own entry.
+    // SAFETY: the running task's own entry. One that was locked already is left over from before
+    // its unlock was attached, or missed.
+    if let Some(flush) = RSTAT.get_ptr_mut(tid)
+        && unsafe { (*flush).contended_ns != 0 && (*flush).locked_ns == 0 }
+    {
+        // SAFETY: as above.
         let flush = unsafe { &mut *flush };
         flush.locked_ns = clock::now();
         let ns = flush.locked_ns.saturating_sub(flush.contended_ns);

@@ -136,6 +136,12 @@ fn begins(ctx: *mut c_void, address: u64, flags: u32) -> Fate {
             None => return Fate::Filtered,
         },
     };
+    if matches!(lock, Lock::Rstat)
+        && settings::get().is_some_and(|s| s.exact_holds & (1 << Lock::Rstat as u32) != 0)
+    {
+        // Its own tracepoints tell it.
+        return Fate::Filtered;
+    }
     let mut pending = Pending {
         begin_ns,
         cgroup: task.memory_cgroup().id(),

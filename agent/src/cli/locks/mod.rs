@@ -92,8 +92,9 @@ impl Locks {
 
     async fn watch(&self) -> anyhow::Result<()> {
         let threshold = Nanos(u64::try_from(self.threshold.0.as_nanos()).unwrap_or(u64::MAX));
-        let mut watcher = Watcher::start(threshold, self.worst.into())?;
+        // Before anything is attached: what is made for a calibration goes in an orderly end.
         let mut interrupted = Interruption::new()?;
+        let mut watcher = Watcher::start(threshold, self.worst.into())?;
         let period = self.period.map(|period| period.0);
         let end = period.or(self.once.then_some(ONCE));
         // A century is as good as no end.
@@ -115,13 +116,9 @@ impl Locks {
                 () = interrupted.arrived() => break,
             }
         }
-        let shown = screen.is_some();
         // The terminal is as it was before what stays is printed.
         drop(screen);
-        if self.once || shown {
-            self.print(&watcher.report()?)?;
-        }
-        Ok(())
+        self.print(&watcher.report()?)
     }
 
     fn print(&self, report: &LockReport) -> anyhow::Result<()> {

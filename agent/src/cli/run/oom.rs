@@ -22,6 +22,12 @@ use crate::time::{Boottime, Nanos};
 /// then.
 const TRACE_PATIENCE: Nanos = Nanos(1_000_000_000);
 
+/// Captures that wait for a trace or for the keeper; beyond this some are told without a file.
+const HELD: usize = 1024;
+
+/// The time at which all that is open is finished.
+const AT_LAST: Boottime = Boottime(u64::MAX);
+
 /// From records to captures.
 pub(super) struct Oom {
     assembler: Assembler,
@@ -118,6 +124,7 @@ impl Oom {
         export: &mut Export,
         is_starting: impl Fn(&Capture) -> bool,
     ) {
+        let is_last = now == AT_LAST;
         let finished = self.assembler.advance(now, |at| export.unix_ns(at));
         let until = Boottime(now.0.saturating_add(TRACE_PATIENCE.0));
         self.untraced
@@ -131,8 +138,18 @@ impl Oom {
                 self.untraced.push_back((until, capture));
                 continue;
             }
+            if !is_last && !self.keeper.has_room() && self.untraced.len() < HELD {
+                // A whole group may have been killed at once: files take their time.
+                self.untraced.push_front((until, capture));
+                break;
+            }
             let others = self.others(&capture);
-            if let Some(refused) = self.keeper.keep(capture, others) {
+            let refused = if is_last {
+                self.keeper.keep_at_last(capture, others)
+            } else {
+                self.keeper.keep(capture, others)
+            };
+            if let Some(refused) = refused {
                 export.oom(&refused);
             }
         }
@@ -145,7 +162,7 @@ impl Oom {
 
     /// Finishes what is open, waits until it is kept, and tells it.
     pub(super) fn finish(&mut self, export: &mut Export) {
-        self.advance(Boottime(u64::MAX), export, |_| false);
+        self.advance(AT_LAST, export, |_| false);
         self.keeper.finish();
         while let Ok(kept) = self.kept.try_recv() {
             export.oom(&kept);

@@ -36,7 +36,7 @@ impl Times {
         self.sum.0 += of.sum_ns;
         self.max.0 = self.max.0.max(of.max_ns);
         for (total, &count) in self.buckets.iter_mut().zip(&of.buckets) {
-            *total += u64::from(count);
+            *total += count;
         }
     }
 }

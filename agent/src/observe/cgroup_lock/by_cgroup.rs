@@ -59,7 +59,8 @@ impl WaitsByCgroup {
         }
         self.read = read;
         for (id, ns) in came {
-            let Some(path) = path(id).filter(|_| ns > 0) else {
+            // A name may take a walk through the hierarchy.
+            let Some(path) = (ns > 0).then(|| path(id)).flatten() else {
                 continue;
             };
             let room = self.slots.len() < self.most && ns >= WORTH;

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -62,6 +63,7 @@ type Waiting = (Box<Capture>, Vec<u32>);
 #[derive(Debug)]
 pub struct Keeper {
     waiting: Option<SyncSender<Waiting>>,
+    queued: Arc<AtomicUsize>,
     stats: Arc<Mutex<KeeperStats>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -77,38 +79,71 @@ impl Keeper {
         // Not more than went in: `waiting` is the bound.
         let (kept, out) = mpsc::unbounded_channel();
         let stats = Arc::<Mutex<KeeperStats>>::default();
+        let queued = Arc::<AtomicUsize>::default();
         let thread = std::thread::Builder::new()
             .name("hearth-captures".to_owned())
             .spawn({
-                let stats = Arc::clone(&stats);
-                move || run(dir, bounds, &captures, &kept, &stats)
+                let (stats, queued) = (Arc::clone(&stats), Arc::clone(&queued));
+                move || run(dir, bounds, &captures, &queued, &kept, &stats)
             })?;
         let keeper = Self {
             waiting: Some(waiting),
+            queued,
             stats,
             thread: Some(thread),
         };
         Ok((keeper, out))
     }
 
+    /// Whether one more can be handed over now.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.queued.load(Ordering::Relaxed) < WAITING
+    }
+
     /// Hands over a capture, or hands it back where too many wait. `others` are processes of the
     /// victim's cgroup.
     #[must_use]
     pub fn keep(&self, capture: Capture, others: Vec<u32>) -> Option<Kept> {
-        let capture = Box::new(capture);
+        let capture = (Box::new(capture), others);
         let refused = match &self.waiting {
             None => capture,
-            Some(waiting) => match waiting.try_send((capture, others)) {
-                Ok(()) => return None,
-                Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => refused.0,
-            },
+            Some(waiting) => {
+                self.queued.fetch_add(1, Ordering::Relaxed);
+                match waiting.try_send(capture) {
+                    Ok(()) => return None,
+                    Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
+                        self.queued.fetch_sub(1, Ordering::Relaxed);
+                        refused
+                    }
+                }
+            }
         };
+        Some(self.lost(refused))
+    }
+
+    /// As [`Self::keep`], and waits until there is room: for the end, when nothing else has to go
+    /// on meanwhile.
+    #[must_use]
+    pub fn keep_at_last(&self, capture: Capture, others: Vec<u32>) -> Option<Kept> {
+        let capture = (Box::new(capture), others);
+        let refused = match &self.waiting {
+            None => capture,
+            Some(waiting) => {
+                self.queued.fetch_add(1, Ordering::Relaxed);
+                waiting.send(capture).err()?.0
+            }
+        };
+        Some(self.lost(refused))
+    }
+
+    fn lost(&self, (capture, _): Waiting) -> Kept {
         let lost = "queue_full";
         *lock(&self.stats).lost.entry(lost).or_default() += 1;
-        Some(Kept {
-            capture: *refused,
+        Kept {
+            capture: *capture,
             lost: Some(lost),
-        })
+        }
     }
 
     /// What became of captures so far.
@@ -141,6 +176,7 @@ fn run(
     dir: PathBuf,
     bounds: Bounds,
     captures: &Receiver<Waiting>,
+    queued: &AtomicUsize,
     kept: &mpsc::UnboundedSender<Kept>,
     stats: &Mutex<KeeperStats>,
 ) {
@@ -154,10 +190,13 @@ fn run(
         bounds,
         store: None,
         told: false,
+        evicted: 0,
+        unfinished: 0,
     };
     // At once, so that what a dead agent left goes.
     let _ = opening.store(stats);
     while let Ok((mut capture, others)) = captures.recv() {
+        queued.fetch_sub(1, Ordering::Relaxed);
         mappings::resolve(&mut capture, &others);
         let lost = opening.keep(&mut capture, stats).err();
         let kept = kept.send(Kept {
@@ -175,9 +214,20 @@ struct Opening {
     bounds: Bounds,
     store: Option<Store>,
     told: bool,
+    /// Of stores that were closed: captures removed to make room, and unfinished ones.
+    evicted: u64,
+    unfinished: u64,
 }
 
 impl Opening {
+    fn note(&self, store: &Store, stats: &Mutex<KeeperStats>) {
+        let (files, bytes) = store.held();
+        let mut stats = lock(stats);
+        (stats.files, stats.bytes) = (files as u64, bytes);
+        stats.evicted = self.evicted + store.counts().evicted;
+        stats.unfinished = self.unfinished + store.counts().unfinished;
+    }
+
     fn store(&mut self, stats: &Mutex<KeeperStats>) -> Result<&mut Store, StoreError> {
         let store = match self.store.take() {
             Some(store) => store,
@@ -188,7 +238,7 @@ impl Opening {
                 }
             })?,
         };
-        note(&store, stats);
+        self.note(&store, stats);
         Ok(self.store.insert(store))
     }
 
@@ -197,25 +247,23 @@ impl Opening {
         capture: &mut Capture,
         stats: &Mutex<KeeperStats>,
     ) -> Result<(), &'static str> {
-        let kept = self.store(stats).and_then(|store| {
-            let kept = store.keep(capture);
-            note(store, stats);
-            kept
-        });
+        let kept = self.store(stats).and_then(|store| store.keep(capture));
+        if let Some(store) = &self.store {
+            self.note(store, stats);
+        }
+        if matches!(kept, Err(StoreError::Io { .. })) {
+            // The directory may have been taken away: it is opened anew for the next one.
+            let counts = self.store.take().map(|store| store.counts());
+            let counts = counts.unwrap_or_default();
+            self.evicted += counts.evicted;
+            self.unfinished += counts.unfinished;
+        }
         kept.map_err(|error| {
             tracing::warn!("the capture {} is told and not kept: {error}", capture.id);
             *lock(stats).lost.entry(error.word()).or_default() += 1;
             error.word()
         })
     }
-}
-
-fn note(store: &Store, stats: &Mutex<KeeperStats>) {
-    let (files, bytes) = store.held();
-    let mut stats = lock(stats);
-    (stats.files, stats.bytes) = (files as u64, bytes);
-    stats.evicted = store.counts().evicted;
-    stats.unfinished = store.counts().unfinished;
 }
 
 #[cfg(test)]

@@ -254,8 +254,10 @@ impl Rounds {
     fn check_due(&mut self, now: Boottime) {
         let mut stats = STATS;
         let due = self.watched.values().filter(|one| one.due <= now);
-        let due: Vec<_> = due.map(|one| one.id).collect();
-        for id in due {
+        let mut due: Vec<_> = due.map(|one| (one.due, one.id)).collect();
+        // What was put off stays due, and comes first: nobody waits for ever.
+        due.sort_unstable();
+        for (_, id) in due {
             if !self.armed.contains_key(&id) {
                 self.check(id, now, &mut stats);
             }
