@@ -198,8 +198,13 @@ impl Queues {
     fn push(&mut self, event: Event) -> Result<(), Event> {
         match event {
             Event::Oom(_) => self.rare.try_push(event),
-            // Thousands of parts a second must not take the place of the boundaries they are in.
-            Event::Mark(Kind::Part, _) if self.queue.vacant_len() < QUEUE / 4 => Err(event),
+            // Thousands of parts, names and waits a second must not take the place of the
+            // boundaries that they belong to.
+            Event::Mark(Kind::Part, _) | Event::Text(..) | Event::LockWait(_)
+                if self.queue.vacant_len() < QUEUE / 4 =>
+            {
+                Err(event)
+            }
             _ => self.queue.try_push(event),
         }
     }

@@ -148,7 +148,8 @@ fn is_sound(capture: &Capture, scene: &Scene, victim: &Victim) -> Result<()> {
         .iter()
         .filter(|memory| memory.content == OomContent::CommandLine as u16)
         .collect();
-    ensure!(line.len() == 1, "{} command lines", line.len());
+    // One that came to its end before the kernel had marked its process tells it too.
+    ensure!(!line.is_empty(), "no command line");
     Ok(())
 }
 
@@ -400,8 +401,9 @@ fn a_victim_in_go_is_where_it_knows_it_is() -> Result<()> {
     let program = [programs::oom_victim_go()?];
     let capture = dies_before(&mut captures, &program, "fault", None)?;
     let kill = capture.kill()?;
+    // One that it was just making, or that was on its way out already, comes to its end too.
     ensure!(
-        capture.threads.len() == kill.threads as usize,
+        capture.threads.len() >= kill.threads as usize,
         "{} of {} threads",
         capture.threads.len(),
         kill.threads

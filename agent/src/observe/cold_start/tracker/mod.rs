@@ -23,6 +23,9 @@ use crate::observe::identity::{CgroupNames, Place};
 use crate::observe::text::until_zero;
 use crate::time::{Boottime, Nanos};
 
+/// Marks that a start at its limit loses between two looks for some that nobody needs.
+const PRUNE_EVERY: u64 = 1024;
+
 /// Execs whose names may still come; they follow at once, so that few are enough.
 const RECENT_EXECS: usize = 64;
 
@@ -211,10 +214,14 @@ impl Tracker {
         let may_end = open.may_end_by(&mark, rule);
         let limit = self.settings.limits.marks_per_start;
         if open.marks().len() >= limit {
-            if !open.may_have_ended {
+            if !open.may_have_ended && open.dropped >= open.prune_after {
                 let dropped = open.prune(rule) as u64;
                 open.dropped += dropped;
                 self.stats.marks_dropped += dropped;
+                if dropped == 0 {
+                    // It takes a look at every mark: not for each of a storm.
+                    open.prune_after = open.dropped + PRUNE_EVERY;
+                }
             }
             // What may end the start is worth a little more than the limit.
             let limit = if may_end { limit + limit / 8 } else { limit };

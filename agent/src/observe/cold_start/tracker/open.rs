@@ -45,6 +45,8 @@ pub(super) struct Open {
     pub(super) lost_before: u64,
     /// Marks of its own that were dropped.
     pub(super) dropped: u64,
+    /// How many may be dropped before it is worth looking again for some that nobody needs.
+    pub(super) prune_after: u64,
     marks: Vec<Stamped>,
     names: Vec<ExecName>,
     /// Long waits for locks, as parts.
@@ -84,6 +86,7 @@ impl Open {
             may_have_ended: false,
             lost_before,
             dropped: 0,
+            prune_after: 0,
             marks: Vec::new(),
             names: Vec::new(),
             waits: Vec::new(),
