@@ -129,7 +129,7 @@ fn every_start_of_a_storm_is_observed_or_counted() -> Result<()> {
 
     let pss = daemon.pss()?;
     ensure!(
-        pss < pss_before + (4 << 20),
+        pss < pss_before + (10 << 20),
         "the agent grew from {pss_before} to {pss} bytes"
     );
     daemon.stop()

@@ -14,7 +14,7 @@ use crate::observe::text::until_zero;
 use crate::time::Boottime;
 
 /// Processes and cgroups that are remembered.
-const REMEMBERED: usize = 8192;
+const REMEMBERED: usize = 4096;
 
 /// Id and start of its leader.
 type Process = (u32, Boottime);
