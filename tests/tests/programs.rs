@@ -76,8 +76,9 @@ fn a_cause_is_charged_for_what_it_does() -> Result<()> {
     let of = |charge: &Charge| charge.end_ns - charge.begin_ns;
     for name in ["spin", "lock-busy"] {
         let told = charge(name)?;
+        // The charge is read around the clock: what reading takes is in it.
         ensure!(
-            told.run_ns >= 60_000_000 && told.run_ns <= of(&told),
+            told.run_ns >= 60_000_000 && told.run_ns <= of(&told) + 10_000_000,
             "{name}: {told:?}"
         );
     }
