@@ -43,8 +43,9 @@ same one; give them parents of their own. `rcu` is no lock at all: an attach tha
 kernel's grace period; `favordynmods` spares it. For the others: fewer changes at once, fewer
 hierarchies, fewer dying cgroups. `hearth doctor` says what this node could do.
 
-It watches while it runs, attaches nothing but these probes, and changes nothing. Needs root, or
-CAP_BPF and CAP_PERFMON.";
+It attaches nothing but these probes, and only while it runs. Where the kernel does not name the
+address of cgroup_mutex, it finds it by making and removing cgroups of its own for up to a second;
+else it changes nothing. Needs root, or CAP_BPF and CAP_PERFMON.";
 
 /// Show who waits for the kernel's cgroup locks, for how long, and because of whom.
 #[derive(Debug, Args)]
