@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use super::hierarchy::MemoryHierarchy;
 use crate::time::{Boottime, Nanos};
 
-/// Names kept; the oldest go first.
+/// Names kept; those of removed cgroups go first, then the oldest.
 const NAMES: usize = 16_384;
 /// How long a removed cgroup keeps its name, for marks that are still on their way.
 const GRACE: Nanos = Nanos(10_000_000_000);
@@ -103,7 +103,7 @@ impl CgroupNames {
         self.entries.get(&id)?.populated_since
     }
 
-    /// How many names were dropped because there were too many.
+    /// How many names of living cgroups were dropped because there were too many.
     #[must_use]
     pub const fn evicted(&self) -> u64 {
         self.evicted
@@ -127,15 +127,24 @@ impl CgroupNames {
 
     fn entry(&mut self, id: u64) -> &mut Entry {
         if !self.entries.contains_key(&id) {
-            while self.entries.len() >= NAMES {
-                let Some(oldest) = self.order.pop_front() else {
-                    break;
-                };
-                self.evicted += u64::from(self.entries.remove(&oldest).is_some());
-            }
+            while self.entries.len() >= NAMES && self.make_room() {}
             self.order.push_back(id);
         }
         self.entries.entry(id).or_default()
+    }
+
+    /// Lets go of one name. A storm of short-lived cgroups must not cost a pod its name: what is
+    /// removed goes first, its grace cut short. Only the name of a living cgroup is a loss.
+    fn make_room(&mut self) -> bool {
+        if let Some((_, removed)) = self.gone.pop_front() {
+            self.entries.remove(&removed);
+            return true;
+        }
+        let Some(oldest) = self.order.pop_front() else {
+            return false;
+        };
+        self.evicted += u64::from(self.entries.remove(&oldest).is_some());
+        true
     }
 }
 
@@ -159,12 +168,25 @@ mod tests {
         let mut names = CgroupNames::new();
         for id in 0..NAMES as u64 + 10 {
             names.tell(id, "/x");
-            names.gone(id, Boottime(0));
         }
         assert_eq!((names.entries.len(), names.evicted()), (NAMES, 10));
         assert_eq!((names.path(9), names.path(10)), (None, Some("/x")));
+    }
+
+    #[test]
+    fn a_storm_of_short_lived_cgroups_costs_the_living_nothing() {
+        let mut names = CgroupNames::new();
+        names.tell(1, "/pod");
+        for id in 2..3 * NAMES as u64 {
+            names.tell(id, "/x");
+            names.gone(id, Boottime(0));
+            names.sweep(Boottime(0));
+        }
+        assert_eq!((names.entries.len(), names.evicted()), (NAMES, 0));
+        assert_eq!(names.path(1), Some("/pod"));
+        assert!(names.order.len() <= 2 * NAMES + 1);
         names.sweep(Boottime(GRACE.0));
-        assert_eq!((names.entries.len(), names.gone.len()), (0, 0));
+        assert_eq!((names.entries.len(), names.gone.len()), (1, 0));
     }
 
     #[test]
