@@ -8,10 +8,13 @@ use super::maps::Maps;
 use crate::observe::oom::before::ProcessMemory;
 use crate::time::Boottime;
 
-/// Processes that one look asks for their memory; a look at more says that there are more.
-const ASKED: usize = 256;
-/// Cgroups below the one that is looked at whose processes are looked at too.
-const DIRECTORIES: usize = 64;
+/// Processes that one look asks for their memory, by one or two short files each; a look at more
+/// says that there are more. The one that holds most may be the last that is listed, so that it
+/// is as many as a node has: Linux gives out 32,768 ids unless it is told to give out more.
+const ASKED: usize = 32_768;
+/// Cgroups below the one that is looked at whose processes are looked at too: those of a node
+/// full of pods.
+const DIRECTORIES: usize = 1024;
 /// Processes that are told.
 const TOLD: usize = 8;
 /// Of these, processes whose mappings are read.
@@ -53,9 +56,13 @@ impl Candidate {
     fn of(pid: u32) -> Option<Self> {
         let statm = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
         let pages: u64 = statm.split(' ').nth(1)?.parse().ok()?;
+        if pages == 0 {
+            // A kernel thread, or one that is about to be gone.
+            return None;
+        }
+        // Of small ones too: those that may be killed first often are.
         let adj = fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).ok()?;
-        // A kernel thread, or one that is about to be gone.
-        (pages > 0).then_some(Self {
+        Some(Self {
             pid,
             rss: pages * rustix::param::page_size() as u64,
             adj: adj.trim().parse().unwrap_or(0),
@@ -173,7 +180,49 @@ impl Pids {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::process::{Child, Command, Stdio};
+
     use super::*;
+
+    /// Processes that are ended when dropped.
+    struct Ended(Vec<Child>);
+
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            for child in &mut self.0 {
+                let _ = child.kill();
+                let _ = child.wait();
+            }
+        }
+    }
+
+    fn start(program: &str, argument: &str) -> Child {
+        let mut command = Command::new(program);
+        command.arg(argument).stdin(Stdio::piped());
+        command.stdout(Stdio::null()).spawn().expect("starts")
+    }
+
+    #[test]
+    fn the_largest_of_the_node_is_seen_however_many_come_before_it() {
+        const HELD: usize = 64 << 20;
+        let small = (0..256).map(|_| start("sleep", "300"));
+        let mut processes = Ended(small.collect());
+        // It keeps all that it is given until there is no more.
+        let mut large = start("tail", &format!("--bytes={HELD}"));
+        let given = large.stdin.as_mut().expect("a pipe");
+        given.write_all(&vec![1; HELD]).expect("written");
+        let pid = large.id();
+        processes.0.push(large);
+        let own = Candidate::of(pid).expect("it lives");
+        assert!(own.rss > HELD as u64 / 2, "{own:?}");
+        let look = at_node(1 << 30, Boottime(1), &mut Vec::new());
+        assert_eq!(look.more, 0);
+        // Other programs of this machine may hold yet more.
+        let larger = look.processes.iter().filter(|one| one.rss_bytes > own.rss);
+        let is_told = look.processes.iter().any(|one| one.pid == pid);
+        assert!(is_told || larger.count() == TOLD, "{:?}", look.processes);
+    }
 
     #[test]
     fn the_kernel_weighs_what_is_held_and_what_was_adjusted() {
