@@ -199,6 +199,33 @@ fn a_kill_of_each_language_is_captured_with_the_frames_that_the_program_knows() 
 }
 
 #[test]
+fn a_kill_by_the_limit_of_memory_and_swap_together_says_so() -> Result<()> {
+    requirement::root()?;
+    let pen = Pen::new("oom-memsw")?;
+    let both = pen.cgroup.directory.join("memory.memsw.limit_in_bytes");
+    if !both.exists() {
+        eprintln!("this kernel does not limit memory and swap together");
+        return Ok(());
+    }
+    fs::write(both, LIMIT.to_string())?;
+    let _machine = machine::shared()?;
+    let folder = TempDir::with_prefix("hearth-oom-")?;
+    let dir = folder.path().join("captures");
+    let daemon = Daemon::start(&settings(&dir, ""))?;
+    let pid = pen.kill(&leak()?)?;
+    let shown = show(&dir, &wait_for_captures(&dir, &[pid])?[0])?;
+    let summary = shown["summary"].as_str().context("a sentence")?;
+    ensure!(
+        summary.contains("of 24 MiB for memory and swap"),
+        "{summary}"
+    );
+    let enough = &shown["enough"]["value"];
+    ensure!(enough["limit"] == "memory_and_swap", "{enough:#}");
+    ensure!(enough["try_bytes"].as_u64() > Some(LIMIT), "{enough:#}");
+    daemon.stop()
+}
+
+#[test]
 fn what_was_captured_before_the_end_is_kept() -> Result<()> {
     requirement::root()?;
     let _machine = machine::shared()?;

@@ -7,6 +7,7 @@ use anstyle::AnsiColor;
 
 use super::view::{Stack, View};
 use crate::cli::terminal::{Terminal, fit};
+use crate::observe::oom::limit::Limit;
 use crate::observe::oom::model::{
     Before, Capture, CgroupState, Completeness, Known, Memory, Thread,
 };
@@ -287,8 +288,12 @@ fn enough(view: &View<'_>, page: &mut Page<'_>) {
     let lines = match &view.enough {
         Known::Value(enough) => vec![
             format!(
-                "at least {}; try {}",
+                "at least {}{}; try {}",
                 size(enough.at_least_bytes),
+                match enough.limit {
+                    Limit::Memory => "",
+                    Limit::MemoryAndSwap => " for memory and swap",
+                },
                 size(enough.try_bytes)
             ),
             enough.because.clone(),

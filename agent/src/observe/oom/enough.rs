@@ -6,7 +6,8 @@
 
 use serde::Serialize;
 
-use super::model::{Absent, Capture, Constraint, Known, Reason};
+use super::limit::Limit;
+use super::model::{Absent, Capture, Constraint, Kill, Known, Reason};
 use super::sentence::size;
 
 /// Room beyond the least, as a share of it, where the usage did not grow: a quarter.
@@ -22,6 +23,8 @@ const STEP: u64 = 1 << 20;
 /// An answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Enough {
+    /// Which limit was hit.
+    pub limit: Limit,
     /// What this very request needed: bytes charged and bytes asked for.
     pub at_least_bytes: u64,
     /// A limit to try, bytes, in whole mebibytes.
@@ -52,18 +55,20 @@ pub fn enough(capture: &Capture) -> Result<Enough, Absent> {
         let why = "it was no cgroup's limit that was hit";
         return Err(Absent::new(Reason::NotApplicable, why));
     }
-    let Known::Value(usage) = &capture.kill.usage_bytes else {
+    let limit = Limit::hit(&capture.kill);
+    let Known::Value(usage) = limit.usage(&capture.kill) else {
         let why = "what the cgroup used at the kill is not known";
         return Err(Absent::new(Reason::NotTold, why));
     };
     let asked = capture.kill.asked_bytes.value().copied().unwrap_or(0);
     let at_least_bytes = usage.saturating_add(asked);
-    let growth = capture
-        .before
-        .value()
+    let before = capture.before.value();
+    // Of memory alone, which is all that was watched: what went to swap is not in it.
+    let growth = before
+        .filter(|_| !is_in_swap(&capture.kill, limit))
         .and_then(|before| before.growth.value().copied());
     let room = at_least_bytes.saturating_add(at_least_bytes / ROOM);
-    let (basis, wanted, because) = match growth {
+    let (basis, wanted, mut because) = match growth {
         Some(rate) if whole(rate).saturating_mul(LONGER) > at_least_bytes => {
             let rate = whole(rate);
             let because = format!(
@@ -98,12 +103,47 @@ pub fn enough(capture: &Capture) -> Result<Enough, Absent> {
                 .to_owned(),
         ),
     };
+    let try_bytes = wanted.checked_next_multiple_of(STEP).unwrap_or(wanted);
+    if let Some(remark) = other_limit(&capture.kill, limit, try_bytes) {
+        because.push_str(remark);
+    }
     Ok(Enough {
+        limit,
         at_least_bytes,
-        try_bytes: wanted.checked_next_multiple_of(STEP).unwrap_or(wanted),
+        try_bytes,
         basis,
         because,
     })
+}
+
+/// Whether part of what was charged to `limit` was in swap.
+fn is_in_swap(kill: &Kill, limit: Limit) -> bool {
+    let memory = kill.usage_bytes.value().copied().unwrap_or(0);
+    // What CPUs have taken in advance is counted for both, but not at one moment.
+    let more = limit.usage(kill).value().copied().unwrap_or(0);
+    limit == Limit::MemoryAndSwap && more.saturating_sub(memory) > STEP
+}
+
+/// What to do about the other one of v1's limits, if `limit` is set to `bytes`.
+fn other_limit(kill: &Kill, limit: Limit, bytes: u64) -> Option<&'static str> {
+    let of = |limit: Limit| limit.bytes(kill).value().copied();
+    match limit {
+        Limit::Memory if kill.swap_with_memory => {
+            let is_below = of(Limit::MemoryAndSwap).is_some_and(|both| both < bytes);
+            is_below.then_some(
+                ". The limit of memory and swap (memory.memsw.limit_in_bytes) is below that: it \
+                 has to be raised first",
+            )
+        }
+        Limit::Memory => None,
+        Limit::MemoryAndSwap if of(Limit::Memory) == of(limit) => Some(
+            ". This is the limit of memory and swap (memory.memsw.limit_in_bytes); that of memory \
+             is the same and has to be raised, too",
+        ),
+        Limit::MemoryAndSwap => {
+            Some(". This is the limit of memory and swap (memory.memsw.limit_in_bytes)")
+        }
+    }
 }
 
 /// A positive rate in whole bytes.
@@ -162,6 +202,45 @@ mod tests {
         capture.before = Known::absent(Reason::NotArmed, "");
         let unseen = enough(&capture).expect("an answer");
         assert_eq!((unseen.basis, unseen.try_bytes), (Basis::Unknown, 81 * MIB));
+    }
+
+    #[test]
+    fn what_memory_and_swap_used_counts_where_they_have_a_limit_together() {
+        let mut capture = samples::whole();
+        capture.kill.swap_with_memory = true;
+        let mut of = |usage: u64, limit: u64| {
+            capture.kill.swap_usage_bytes = Known::Value(usage * MIB);
+            capture.kill.swap_limit_bytes = Known::Value(limit * MIB);
+            enough(&capture).expect("an answer")
+        };
+        // Half of it is in swap; how fast that grew nobody saw.
+        let swapped = of(128, 128);
+        assert_eq!(swapped.limit, Limit::MemoryAndSwap);
+        assert_eq!(swapped.at_least_bytes, 128 * MIB + 4096);
+        assert_eq!(
+            (swapped.basis, swapped.try_bytes),
+            (Basis::Unknown, 161 * MIB)
+        );
+        assert!(swapped.because.ends_with("(memory.memsw.limit_in_bytes)"));
+        // Nothing is in swap, and both limits are the same.
+        let same = of(64, 64);
+        assert_eq!(
+            (same.limit, same.try_bytes),
+            (Limit::MemoryAndSwap, same_as_memory())
+        );
+        assert!(same.because.ends_with("has to be raised, too"), "{same:?}");
+        // The limit of memory was hit, and the other one is in the way of a higher one.
+        let in_the_way = of(64, 65);
+        assert_eq!(in_the_way.limit, Limit::Memory);
+        assert!(
+            in_the_way.because.ends_with("has to be raised first"),
+            "{in_the_way:?}"
+        );
+        assert!(!of(64, 1024).because.contains("memsw"));
+    }
+
+    fn same_as_memory() -> u64 {
+        enough(&samples::whole()).expect("an answer").try_bytes
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod fields;
 pub mod format;
 pub mod keeper;
 pub mod known;
+pub mod limit;
 pub mod links;
 pub mod mappings;
 pub mod missing;

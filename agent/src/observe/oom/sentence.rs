@@ -1,5 +1,6 @@
 //! A kill in one sentence, and sizes as people read them.
 
+use super::limit::Limit;
 use super::model::{Capture, Constraint, Known};
 
 /// Who was killed and why, in one sentence without its full stop.
@@ -35,9 +36,14 @@ fn why(capture: &Capture) -> String {
                 .path
                 .value()
                 .map_or("its cgroup", String::as_str);
-            match (size(&kill.usage_bytes), size(&kill.limit_bytes)) {
-                (Some(usage), Some(limit)) => format!("{path} used {usage} of {limit}"),
-                (_, Some(limit)) => format!("{path} reached its limit of {limit}"),
+            let hit = Limit::hit(kill);
+            let of = match hit {
+                Limit::Memory => "",
+                Limit::MemoryAndSwap => " for memory and swap",
+            };
+            match (size(hit.usage(kill)), size(hit.bytes(kill))) {
+                (Some(usage), Some(limit)) => format!("{path} used {usage} of {limit}{of}"),
+                (_, Some(limit)) => format!("{path} reached its limit of {limit}{of}"),
                 _ => format!("{path} reached its limit"),
             }
         }
@@ -80,6 +86,17 @@ mod tests {
             "shop (4711) was killed for want of memory: the node had none left, asked for by \
              other (1)"
         );
+    }
+
+    #[test]
+    fn a_sentence_says_which_limit_was_hit() {
+        let mut capture = samples::whole();
+        capture.kill.swap_with_memory = true;
+        capture.kill.swap_usage_bytes = Known::Value(127 << 20);
+        capture.kill.swap_limit_bytes = Known::Value(127 << 20);
+        let sentence = of(&capture);
+        let expected = "/shop used 127 MiB of 127 MiB for memory and swap, asked for by itself";
+        assert!(sentence.ends_with(expected), "{sentence}");
     }
 
     #[test]
