@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hearth::kernel::event::Event;
 use hearth::observe::cold_start::start::Process;
 use hearth::observe::cold_start::{Ready, Reason, Role, StartRule, Tracker};
 use hearth::observe::identity::CgroupNames;
@@ -33,6 +34,36 @@ fn each_process_that_execs_is_a_start_of_its_own_in_process_mode() {
         (starts[0].ready, starts[1].ready),
         (Ready::Listen, Ready::Exit)
     );
+}
+
+#[test]
+fn a_program_that_enters_a_cgroup_of_no_unit_still_has_its_own_start() {
+    // Whether the cgroup's path is told in time, after the end, or never.
+    for told in [Some(5), Some(1000), None] {
+        let mut story = Story::unwatched();
+        story.program([0, 50, 300, 400], p(1), "/bin/a");
+        story.watch = at(500);
+        let attach = story.mark(Kind::CgroupAttach, 500, p(1));
+        attach.args = [77, 1, p(1).start_boottime];
+        story.mark(Kind::Exit, 900, p(1));
+        story.watch = 0;
+        if let Some(told) = told {
+            story.text(Kind::CgroupPath, told, p(9), 77, "/mine");
+            story.events.sort_by_key(|event| match event {
+                Event::Text(_, text) => text.boottime_ns,
+                Event::Mark(_, mark) => mark.boottime_ns,
+                _ => 0,
+            });
+        }
+        let mut tracker = tracker(daemon(true));
+        story.events.iter().for_each(|event| tracker.accept(event));
+        // Well before its deadline.
+        let ended = tracker.advance(Boottime(at(1_000_000)));
+        assert_eq!(ended.len(), 1, "told at {told:?}: {ended:#?}");
+        let start = &ended[0].start;
+        assert_eq!((start.ready, start.total_ns), (Ready::Exit, Nanos(900_000)));
+        assert_eq!(tracker.stats().gone[&Reason::OtherCgroup], 1);
+    }
 }
 
 #[test]

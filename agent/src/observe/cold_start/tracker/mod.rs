@@ -153,14 +153,18 @@ impl Tracker {
             self.cgroups.populated(mark.args[0], mark.at());
             return;
         }
-        let key = match self.settings.mode {
+        let mut key = match self.settings.mode {
             _ if mark.watch != 0 => Key::Watch(mark.watch),
             Mode::Daemon { every_exec: true } => Key::Process(mark.process()),
             _ => return,
         };
         if self.ended.contains(key) {
             self.late(key, &mark);
-            return;
+            let own = Key::Process(mark.process());
+            if !self.open.contains_key(&own) {
+                return;
+            }
+            key = own;
         }
         if !self.open.contains_key(&key) {
             self.open(key, &mark);
@@ -172,6 +176,17 @@ impl Tracker {
         }
         self.collect(key, mark);
         self.make_room(key);
+    }
+
+    /// Gives the marks of a watched start that was none to the starts that its processes had of
+    /// their own, from before they entered its cgroup.
+    fn hand_over(&mut self, marks: &[Stamped]) {
+        for mark in marks {
+            let own = Key::Process(mark.process());
+            if self.open.contains_key(&own) {
+                self.collect(own, *mark);
+            }
+        }
     }
 
     /// A mark of a start that has ended.

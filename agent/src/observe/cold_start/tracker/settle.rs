@@ -63,6 +63,7 @@ impl Tracker {
         if let Some(reason) = self.reject(key, &start, now) {
             self.unwatch.extend(alive(start.marks()));
             self.give_up(key, reason);
+            self.hand_over(start.marks());
             return None;
         }
         Some(self.finish(key, &start, &end, now))
@@ -140,6 +141,7 @@ impl Tracker {
         let Some(open) = self.close(key) else { return };
         if let Key::Watch(_) = key {
             self.unwatch.extend(alive(open.marks()));
+            self.hand_over(open.marks());
         }
         if reason != Reason::Headless {
             self.ended.remember(key);
