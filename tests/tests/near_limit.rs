@@ -131,9 +131,11 @@ fn a_capture_has_what_was_seen_before_the_kill() -> Result<()> {
     let cgroup = limited("near", LIMIT)?;
     ensure!(share(&daemon, &cgroup)?.is_none(), "it is empty");
     let mut victim = Guard(grow(&cgroup)?);
-    let mut told = None;
+    // The most of what was told: a cgroup that was emptied by the kill is told for a while yet.
+    let mut told: Option<f64> = None;
     until("the end of the program", || {
-        told = share(&daemon, &cgroup)?.or(told);
+        let now = share(&daemon, &cgroup)?;
+        told = told.into_iter().chain(now).reduce(f64::max);
         Ok(victim.0.try_wait()?.is_some())
     })?;
     let told = told.context("it was never told to be near")?;
@@ -153,18 +155,20 @@ fn a_capture_has_what_was_seen_before_the_kill() -> Result<()> {
 
 #[test]
 fn an_agent_short_of_memory_itself_records_and_captures() -> Result<()> {
-    const OWN: u64 = 64 * MIB;
+    const OWN: u64 = 96 * MIB;
+    // Names of the kernel's functions, which it reads once it is ready, take most of it.
+    const LEFT: u64 = 16 * MIB;
     requirement::root()?;
     let _machine = machine::shared()?;
     let folder = TempDir::new()?;
     let daemon = daemon(&captures(&folder))?;
-    // Of what it takes from now on, it gets two megabytes: the rest is taken.
+    // Of what it takes from now on, it gets a little: the rest is taken.
     let own = limited("agent", OWN)?;
     let procs = own.directory.join("cgroup.procs");
     fs::write(&procs, daemon.pid().to_string()).context("move the agent")?;
-    let _taken = Charge::to(&own, OWN - 2 * MIB)?;
+    let _taken = Charge::to(&own, OWN - LEFT)?;
     until("it is near its own limit", || {
-        Ok(share(&daemon, &own)?.is_some_and(|share| share > 0.9))
+        Ok(share(&daemon, &own)?.is_some_and(|share| share > 0.8))
     })?;
     let cgroup = limited("beside", LIMIT)?;
     let mut victim = Guard(grow(&cgroup)?);

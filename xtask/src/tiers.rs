@@ -44,7 +44,13 @@ pub(crate) enum Tier {
 const TELEMETRY: &[&str] = &["dashboards", "telemetry"];
 
 /// Test programs of `hearth-tests` that run in the VM tiers (and in the kernel tier).
-const LADDER: &[&str] = &["cgroup_lock", "kernel_ladder", "oom", "retransmit"];
+const LADDER: &[&str] = &[
+    "cgroup_lock",
+    "kernel_ladder",
+    "near_limit",
+    "oom",
+    "retransmit",
+];
 
 /// Test programs of the agent that take root: the kernel tier's too.
 const AS_ROOT: &[&str] = &["cri", "exits", "oom_recorder"];
