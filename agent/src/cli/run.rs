@@ -2,6 +2,7 @@
 
 mod locks;
 mod oom;
+mod resolving;
 mod retransmit;
 mod settings;
 
@@ -18,7 +19,6 @@ use hearth_abi::Fate;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::ConfigFile;
@@ -42,6 +42,7 @@ use crate::time::Boottime;
 use crate::web;
 use locks::Locks;
 use oom::Oom;
+use resolving::Resolving;
 use retransmit::Retransmits;
 
 /// How often ended starts are looked for.
@@ -126,8 +127,7 @@ struct Daemon {
     locks: Locks,
     retransmits: Retransmits,
     resolver: Arc<Resolver>,
-    /// Starts of containers whose function and pod are being asked for.
-    resolving: JoinSet<ColdStart>,
+    resolving: Resolving,
     /// What is near its memory limit; `None` where nothing is recorded.
     recorder: Option<Recorder>,
     watch: WatchShare,
@@ -190,7 +190,7 @@ impl Daemon {
             locks: Locks::new(),
             retransmits: Retransmits::default(),
             resolver: Arc::new(resolver),
-            resolving: JoinSet::new(),
+            resolving: Resolving::default(),
             recorder: recorder(config),
             watch: WatchShare::new(config.watch_share.0, Boottime::now().0),
             began: Instant::now(),
@@ -223,7 +223,7 @@ impl Daemon {
                     self.locks.tell(&mut self.tracker, export);
                 }
                 Some(kept) = self.oom.next() => export.oom(&kept),
-                Some(Ok(start)) = self.resolving.join_next() => {
+                Some(start) = self.resolving.next() => {
                     if let Err(error) = self.tell(&start, export) {
                         return quiet_if_unread(error);
                     }
@@ -253,14 +253,13 @@ impl Daemon {
     }
 
     fn advance_oom(&mut self, export: &mut Export) {
-        let resolving = !self.resolving.is_empty();
-        let tracker = &self.tracker;
+        let (resolving, tracker) = (&self.resolving, &self.tracker);
         self.oom.advance(Boottime::now(), export, |capture| {
             let process = Process {
                 tgid: capture.victim.pid,
                 start_boottime: capture.victim.start_boottime.0,
             };
-            resolving || tracker.is_starting(process)
+            resolving.may_be_of(capture) || tracker.is_starting(process)
         });
     }
 
@@ -268,10 +267,8 @@ impl Daemon {
     async fn tell_last(&mut self, export: &mut Export) -> io::Result<()> {
         self.tell_ended(export)?;
         // Each takes a second at most.
-        while let Some(start) = self.resolving.join_next().await {
-            if let Ok(start) = start {
-                self.tell(&start, export)?;
-            }
+        while let Some(start) = self.resolving.next().await {
+            self.tell(&start, export)?;
         }
         Ok(())
     }
@@ -279,7 +276,7 @@ impl Daemon {
     fn accept(&mut self, batch: &mut Vec<Event>) {
         for event in batch.drain(..) {
             self.enrolment.note(&mut self.probes, &event);
-            self.oom.note(&event);
+            self.oom.note(&event, &self.tracker);
             self.tracker.accept(&event);
             if let Event::LockWait(record) = &event {
                 self.locks.accept(record);
@@ -295,17 +292,13 @@ impl Daemon {
         let ended = self.tracker.advance(Boottime::now());
         let unwatched = self.tracker.take_unwatched();
         self.probes.unwatch(&unwatched);
-        for Finished { mut start, watched } in ended {
+        for Finished { start, watched } in ended {
             self.probes.unwatch(&watched);
             if start.identity.container_id.is_none() {
                 self.tell(&start, export)?;
-                continue;
+            } else {
+                self.resolving.ask(&self.resolver, start);
             }
-            let resolver = Arc::clone(&self.resolver);
-            self.resolving.spawn(async move {
-                resolver.resolve(&mut start.identity).await;
-                start
-            });
         }
         Ok(())
     }

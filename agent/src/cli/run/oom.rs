@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use hearth_abi::OomKill;
+use hearth_abi::{Kind, OomKill};
 use tokio::sync::mpsc::UnboundedReceiver;
 
 use crate::config::Config;
@@ -67,7 +67,12 @@ impl Oom {
     }
 
     /// Takes in what an event of any signal tells.
-    pub(super) fn note(&mut self, event: &Event) {
+    pub(super) fn note(&mut self, event: &Event, tracker: &Tracker) {
+        if let Event::Text(Kind::CgroupGone, text) = event
+            && let Some(path) = tracker.told_path(text.id)
+        {
+            self.links.removed(path);
+        }
         self.links.note(event);
     }
 

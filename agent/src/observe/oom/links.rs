@@ -1,68 +1,37 @@
 //! What is known of processes before they are killed, bounded: the file of their last exec, and
 //! the trace of the cold start that they or their cgroup came up in.
 
-use std::collections::{HashMap, VecDeque};
-use std::hash::Hash;
 use std::sync::Arc;
 
 use hearth_abi::{Kind, Text};
 
 use super::model::{Capture, Known, Reason, TraceLink};
+use super::remembered::Remembered;
 use crate::kernel::event::Event;
 use crate::observe::identity::Identity;
 use crate::observe::text::until_zero;
 use crate::time::Boottime;
 
-/// Processes and cgroups that are remembered.
+/// Processes and cgroups that are remembered of each kind.
 const REMEMBERED: usize = 4096;
 
 /// Id and start of its leader.
 type Process = (u32, Boottime);
 
-/// The newest so many entries.
-#[derive(Debug)]
-struct Recent<K, V> {
-    by: HashMap<K, V>,
-    order: VecDeque<K>,
-}
-
-impl<K: Hash + Eq + Clone, V> Recent<K, V> {
-    fn new() -> Self {
-        Self {
-            by: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
-
-    /// Returns whether an older entry had to go.
-    fn put(&mut self, key: K, value: V) -> bool {
-        if self.by.insert(key.clone(), value).is_some() {
-            return false;
-        }
-        self.order.push_back(key);
-        let oldest = (self.order.len() > REMEMBERED).then(|| self.order.pop_front());
-        oldest
-            .flatten()
-            .is_some_and(|oldest| self.by.remove(&oldest).is_some())
-    }
-}
-
 /// What is known of processes.
 #[derive(Debug)]
 pub struct Links {
-    execs: Recent<Process, Arc<str>>,
-    traces: Recent<Process, TraceLink>,
-    cgroups: Recent<String, TraceLink>,
-    forgotten: u64,
+    execs: Remembered<Process, Arc<str>>,
+    traces: Remembered<Process, TraceLink>,
+    cgroups: Remembered<String, TraceLink>,
 }
 
 impl Default for Links {
     fn default() -> Self {
         Self {
-            execs: Recent::new(),
-            traces: Recent::new(),
-            cgroups: Recent::new(),
-            forgotten: 0,
+            execs: Remembered::new(REMEMBERED),
+            traces: Remembered::new(REMEMBERED),
+            cgroups: Remembered::new(REMEMBERED),
         }
     }
 }
@@ -75,10 +44,15 @@ impl Links {
             Event::Mark(Kind::Fork, mark) => {
                 let parent = (mark.tgid, Boottime(mark.start_boottime));
                 let child = u32::try_from(mark.args[0]).ok();
-                if let (Some(file), Some(child)) = (self.execs.by.get(&parent).cloned(), child) {
-                    let child = (child, Boottime(mark.args[1]));
-                    self.forgotten += u64::from(self.execs.put(child, file));
+                if let (Some(file), Some(child)) = (self.execs.get(&parent).cloned(), child) {
+                    self.execs.put((child, Boottime(mark.args[1])), file);
                 }
+            }
+            // Told of those that are watched, and in process mode of all that made an exec.
+            Event::Mark(Kind::Exit, mark) => {
+                let process = (mark.tgid, Boottime(mark.start_boottime));
+                self.execs.is_gone(process);
+                self.traces.is_gone(process);
             }
             _ => {}
         }
@@ -86,26 +60,27 @@ impl Links {
 
     fn exec(&mut self, text: &Text) {
         let process = (text.tgid, Boottime(text.start_boottime));
-        let gone = self.execs.put(process, until_zero(&text.long).into());
-        self.forgotten += u64::from(gone);
+        self.execs.put(process, until_zero(&text.long).into());
+    }
+
+    /// The cgroup at `path` was removed.
+    pub fn removed(&mut self, path: &str) {
+        self.cgroups.is_gone(path.to_owned());
     }
 
     /// A cold start was told as `trace`.
     pub fn started(&mut self, identity: &Identity, trace: &TraceLink) {
         let process = (identity.pid, identity.start_boottime);
-        let mut gone = u64::from(self.traces.put(process, trace.clone()));
-        // The root, or a slice, is where unrelated programs are.
-        let own = identity.container_id.is_some() || identity.unit.is_some();
-        if let Some(path) = identity.cgroup_path.as_ref().filter(|_| own) {
-            gone += u64::from(self.cgroups.put(path.clone(), trace.clone()));
+        self.traces.put(process, trace.clone());
+        if let Some(path) = own_cgroup(identity) {
+            self.cgroups.put(path.to_owned(), trace.clone());
         }
-        self.forgotten += gone;
     }
 
     /// The file of a process' last exec.
     #[must_use]
     pub fn exe(&self, pid: u32, start: Boottime) -> Known<String> {
-        let file = self.execs.by.get(&(pid, start)).map(ToString::to_string);
+        let file = self.execs.get(&(pid, start)).map(ToString::to_string);
         let why = "its exec was before hearth began, or long ago";
         file.map_or_else(|| Known::absent(Reason::NotTold, why), Known::Value)
     }
@@ -114,24 +89,42 @@ impl Links {
     /// there is one.
     pub fn link(&self, capture: &mut Capture) -> bool {
         let victim = &capture.victim;
-        let own = self.traces.by.get(&(victim.pid, victim.start_boottime));
+        let own = self.traces.get(&(victim.pid, victim.start_boottime));
         let path = victim.cgroup.path.value();
-        let link = own.or_else(|| self.cgroups.by.get(path?));
+        let link = own.or_else(|| self.cgroups.get(path?));
         if let Some(link) = link {
             capture.trace = Known::Value(link.clone());
         }
         link.is_some()
     }
 
-    /// Entries that were forgotten because there were too many.
+    /// Entries of what may still live that were forgotten because there were too many.
     #[must_use]
     pub const fn forgotten(&self) -> u64 {
-        self.forgotten
+        self.execs.forgotten() + self.traces.forgotten() + self.cgroups.forgotten()
     }
+}
+
+/// The cgroup of a start, where all that is in it came up with it: the root, or a slice, is where
+/// unrelated programs are.
+fn own_cgroup(identity: &Identity) -> Option<&str> {
+    let own = identity.container_id.is_some() || identity.unit.is_some();
+    identity.cgroup_path.as_deref().filter(|_| own)
+}
+
+/// Whether [`Links::link`] would find the start of `identity` for this victim.
+#[must_use]
+pub fn is_of(identity: &Identity, capture: &Capture) -> bool {
+    let victim = &capture.victim;
+    let own = (victim.pid, victim.start_boottime) == (identity.pid, identity.start_boottime);
+    let path = victim.cgroup.path.value();
+    own || path.is_some_and(|path| own_cgroup(identity) == Some(path))
 }
 
 #[cfg(test)]
 mod tests {
+    use hearth_abi::{Counters, Mark};
+
     use super::*;
     use crate::observe::oom::samples;
 
@@ -140,6 +133,25 @@ mod tests {
             trace_id: format!("{n:032x}"),
             span_id: format!("{n:016x}"),
         }
+    }
+
+    fn exit(pid: u32) -> Event {
+        let mark = Mark {
+            kind: Kind::Exit as u16,
+            flags: 0,
+            cpu: 0,
+            boottime_ns: 61_000_000_000,
+            tid: pid,
+            tgid: pid,
+            start_boottime: 60_000_000_000,
+            parent: 1,
+            threads: 1,
+            cgroup: 1,
+            watch: 0,
+            args: [0; 3],
+            counters: Counters::default(),
+        };
+        Event::Mark(Kind::Exit, mark)
     }
 
     fn identity(pid: u32, path: &str, unit: Option<&str>) -> Identity {
@@ -170,12 +182,40 @@ mod tests {
     }
 
     #[test]
-    fn what_is_remembered_is_bounded_and_counted() {
+    fn a_start_is_of_a_victim_only_where_it_would_be_linked_to_it() {
+        let mut capture = samples::bare();
+        capture.victim.cgroup.path = Known::Value("/shop".into());
+        assert!(is_of(&identity(4711, "/elsewhere", None), &capture));
+        assert!(is_of(&identity(1, "/shop", Some("shop.service")), &capture));
+        assert!(!is_of(&identity(1, "/shop", None), &capture));
+        assert!(!is_of(
+            &identity(1, "/bank", Some("bank.service")),
+            &capture
+        ));
+    }
+
+    #[test]
+    fn a_server_that_lives_long_is_linked_after_any_number_of_short_lived_programs() {
+        let mut capture = samples::bare();
         let mut links = Links::default();
-        let count = u32::try_from(REMEMBERED).expect("small");
-        for pid in 0..count + 5 {
+        links.started(&identity(4711, "/shop", None), &trace(9));
+        for pid in 10_000..10_000 + 2 * u32::try_from(REMEMBERED).expect("small") {
             links.started(&identity(pid, "/x", None), &trace(1));
+            links.note(&exit(pid));
         }
-        assert_eq!((links.forgotten(), links.traces.by.len()), (5, REMEMBERED));
+        assert!(links.link(&mut capture) && links.forgotten() == 0);
+        assert_eq!(capture.trace.value(), Some(&trace(9)));
+        // The same of the cgroups of services.
+        let unit = Some("x.service");
+        links.started(&identity(1, "/long", unit), &trace(8));
+        for n in 0..2 * REMEMBERED {
+            let path = format!("/brief-{n}");
+            links.started(&identity(1, &path, unit), &trace(1));
+            links.removed(&path);
+        }
+        capture.victim.pid = 2;
+        capture.victim.cgroup.path = Known::Value("/long".into());
+        assert!(links.link(&mut capture) && links.forgotten() == 0);
+        assert_eq!(capture.trace.value(), Some(&trace(8)));
     }
 }

@@ -16,6 +16,7 @@ pub mod mappings;
 pub mod missing;
 pub mod model;
 pub mod recorder;
+mod remembered;
 #[cfg(test)]
 pub(crate) mod samples;
 pub mod sentence;

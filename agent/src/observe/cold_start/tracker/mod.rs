@@ -96,6 +96,12 @@ impl Tracker {
         self.cgroups.look_up(id, now).map(str::to_owned)
     }
 
+    /// Path of the cgroup `id`, as far as it was told.
+    #[must_use]
+    pub fn told_path(&self, id: u64) -> Option<&str> {
+        self.cgroups.path(id)
+    }
+
     /// Whether `process` is in a start that has not ended.
     #[must_use]
     pub fn is_starting(&self, process: Process) -> bool {
