@@ -209,7 +209,7 @@ mod tests {
                 hold: Times::NONE,
                 hold_exact: false,
             }],
-            cgroups: Vec::new(),
+            ..LockSnapshot::default()
         };
         let [waits, holds] = &histograms(&snapshot)[..] else {
             panic!("two histograms")

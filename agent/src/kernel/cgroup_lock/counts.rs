@@ -78,7 +78,12 @@ pub struct LockSnapshot {
     pub counts: Vec<LockCounts>,
     /// By cgroup as well, in no order; the rest of `counts` is of cgroups that went.
     pub cgroups: Vec<LockCgroupCounts>,
+    /// Whether some of these are missing: the map changed so fast that the walk of it had no end.
+    pub is_cut: bool,
 }
+
+/// Steps of one walk of the counts by cgroup: twice what the map has room for.
+const STEPS: usize = 2 * 4096;
 
 /// The maps that the programs count in.
 pub(in crate::kernel) struct LockMaps {
@@ -116,9 +121,11 @@ impl LockMaps {
 
     /// Reads all; `exact` are the locks whose holds are exact.
     pub(in crate::kernel) fn read(&self, exact: &[Lock]) -> Result<LockSnapshot, MapError> {
+        let (cgroups, is_cut) = self.read_cgroups()?;
         Ok(LockSnapshot {
             counts: self.read_rows(0, exact)?,
-            cgroups: self.read_cgroups()?,
+            cgroups,
+            is_cut,
         })
     }
 
@@ -151,14 +158,17 @@ impl LockMaps {
         Ok(counts)
     }
 
-    fn read_cgroups(&self) -> Result<Vec<LockCgroupCounts>, MapError> {
+    /// The counts by cgroup, and whether some are missing.
+    fn read_cgroups(&self) -> Result<(Vec<LockCgroupCounts>, bool), MapError> {
         // A walk of a map that changes meanwhile may begin anew: each key counts once.
         let mut found = BTreeMap::new();
-        for entry in &self.cgroups {
+        let mut walk = self.cgroups.iter();
+        for entry in walk.by_ref().take(STEPS) {
             let (key, totals) = entry?;
             found.insert(key, totals);
         }
-        Ok(found
+        let is_cut = walk.next().is_some();
+        let found = found
             .into_iter()
             .filter_map(|(key, totals)| {
                 Some(LockCgroupCounts {
@@ -168,6 +178,7 @@ impl LockMaps {
                     totals,
                 })
             })
-            .collect())
+            .collect();
+        Ok((found, is_cut))
     }
 }

@@ -190,14 +190,10 @@ pub(super) fn thread(
         mapping: mapping_of(ip, mappings, source(OomThreadField::Mappings)),
     };
     let stack = &record.user_stack[..record.user_stack.len().min(record.user_frames as usize)];
-    let memory = |found: Option<&OomMemory>, off: &'static str| {
-        found.map_or_else(
-            || {
-                let source = source(OomThreadField::StackMemory);
-                why(source).map_or_else(|| Known::absent(Reason::Off, off), Known::Absent)
-            },
-            |memory| Known::Value(self::window(memory)),
-        )
+    let no_window = || {
+        // It was read: only its own record can say what it was.
+        let lost = || Absent::new(Reason::Lost, "the record of it was lost");
+        why(source(OomThreadField::StackMemory)).unwrap_or_else(lost)
     };
     Thread {
         tid: record.task.tid,
@@ -224,7 +220,7 @@ pub(super) fn thread(
         } else {
             known(source(OomThreadField::Leaf), frame(record.leaf))
         },
-        stack_window: memory(window, "oom.stack_bytes is 0"),
+        stack_window: window.map(self::window).ok_or_else(no_window).into(),
     }
 }
 

@@ -203,6 +203,9 @@ fn a_kill_and_its_threads_are_one_capture() {
 
     let tids: Vec<_> = capture.threads.iter().map(|thread| thread.tid).collect();
     assert_eq!(tids, [PID, 51], "in order of time");
+    // Of the other thread it was read, too, and its record did not come.
+    let lost = capture.threads[1].stack_window.why().expect("none");
+    assert_eq!(lost.reason, Reason::Lost);
     let thread = &capture.threads[0];
     assert_eq!(
         thread.stack_window.value().map(|window| &*window.bytes),
