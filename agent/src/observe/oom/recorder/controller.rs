@@ -62,7 +62,8 @@ impl Version {
         name == self.limit().as_bytes() || (self == Self::V2 && name == b"memory.high")
     }
 
-    /// The limit of `directory`; `None` where it has none, or none that can be read.
+    /// The limit of `directory`; `None` where it has none, or none that can be read, and of zero:
+    /// that is how a cgroup is emptied, and nothing can near it.
     pub(super) fn limit_of(self, directory: &Path) -> Option<u64> {
         let file = File::open(directory.join(self.limit())).ok()?;
         self.read_limit(&file)
@@ -71,15 +72,17 @@ impl Version {
     fn read_limit(self, file: &File) -> Option<u64> {
         // "max" is no number.
         let limit = number(file).ok()?;
-        (self == Self::V2 || limit < V1_NO_LIMIT).then_some(limit)
+        let is_one = limit > 0 && (self == Self::V2 || limit < V1_NO_LIMIT);
+        is_one.then_some(limit)
     }
 
-    /// `memory.high`, the early line of v2.
+    /// `memory.high`, the early line of v2; zero is none either.
     pub(super) fn high_of(self, directory: &Path) -> Option<u64> {
         if self == Self::V1 {
             return None;
         }
-        number(&File::open(directory.join("memory.high")).ok()?).ok()
+        let high = number(&File::open(directory.join("memory.high")).ok()?).ok();
+        high.filter(|high| *high > 0)
     }
 
     /// `memory.oom.group` of v2.
@@ -164,6 +167,9 @@ mod tests {
     fn no_limit_is_no_number() {
         assert_eq!(Version::V2.read_limit(&file("max\n")), None);
         assert_eq!(Version::V2.read_limit(&file("4096\n")), Some(4096));
+        for version in [Version::V1, Version::V2] {
+            assert_eq!(version.read_limit(&file("0\n")), None);
+        }
         let none = format!("{}\n", i64::MAX as u64 / 4096 * 4096);
         assert_eq!(Version::V1.read_limit(&file(&none)), None);
         let none = format!("{}\n", i64::MAX as u64 / 65_536 * 65_536);

@@ -203,3 +203,27 @@ fn thresholds(directory: &Path, usage: &File, lines: &[u64]) -> io::Result<Owned
     }
     Ok(told)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn a_cgroup_that_is_being_emptied_nears_nothing() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text);
+        let open = || Watched::open(Version::V2, &"/a".into(), folder.path().to_owned(), 0.5);
+        write("memory.current", "0\n").expect("written");
+        write("memory.max", "8192\n").expect("written");
+        write("memory.high", "0\n").expect("written");
+        let mut watched = open().expect("it has a limit");
+        assert_eq!(watched.line, 4096);
+        let checked = watched.check(Version::V2, Boottime(1), &mut 1, &mut Vec::new());
+        assert!(matches!(checked, Checked::Far), "{checked:?}");
+        write("memory.max", "0\n").expect("written");
+        assert!(!watched.limit_changed(Version::V2, 0.5));
+        assert!(open().is_none());
+    }
+}
