@@ -77,5 +77,6 @@ fn nothing_known() -> Surroundings {
         exe: Known::absent(Reason::NotTold, ""),
         state: Known::absent(Reason::Gone, ""),
         before: Known::absent(Reason::NotArmed, ""),
+        is_pending: false,
     }
 }

@@ -283,7 +283,7 @@ impl Daemon {
             }
             if let Event::Oom(event) = event {
                 self.oom
-                    .accept(event, &mut self.tracker, self.recorder.as_ref());
+                    .accept(event, &self.tracker, self.recorder.as_ref());
             }
         }
     }

@@ -10,10 +10,11 @@ use crate::export::{Export, OomState, TraceContext};
 use crate::kernel::event::{Event, OomEvent};
 use crate::observe::cold_start::{ColdStart, Tracker};
 use crate::observe::identity::{MemoryHierarchy, boot_id};
-use crate::observe::oom::assembler::{About, Assembler, Surroundings, concerned};
+use crate::observe::oom::assembler::{About, Assembler, Surroundings};
 use crate::observe::oom::cgroup_state::Hierarchy;
 use crate::observe::oom::keeper::{Keeper, Kept};
 use crate::observe::oom::links::Links;
+use crate::observe::oom::looker::{Cgroups, Looker};
 use crate::observe::oom::model::{Before, Capture, Known, Reason, TraceLink};
 use crate::observe::oom::recorder::{Process, Recorder};
 use crate::time::{Boottime, Nanos};
@@ -32,6 +33,7 @@ const AT_LAST: Boottime = Boottime(u64::MAX);
 pub(super) struct Oom {
     assembler: Assembler,
     links: Links,
+    looker: Looker,
     hierarchy: Option<Hierarchy>,
     keeper: Keeper,
     kept: UnboundedReceiver<Kept>,
@@ -42,11 +44,8 @@ pub(super) struct Oom {
 impl Oom {
     /// Begins; the keeper's thread is started here.
     pub(super) fn start(config: &Config) -> anyhow::Result<Self> {
-        let hierarchy = MemoryHierarchy::find().ok().and_then(|place| {
-            Hierarchy::open(place)
-                .inspect_err(|error| tracing::warn!("cgroups cannot be looked at: {error}"))
-                .ok()
-        });
+        let place = MemoryHierarchy::find().ok();
+        let hierarchy = place.clone().and_then(|place| Hierarchy::open(place).ok());
         let about = About {
             boot_id: boot_id(),
             kernel: rustix::system::uname()
@@ -59,6 +58,7 @@ impl Oom {
         Ok(Self {
             assembler: Assembler::new(about),
             links: Links::default(),
+            looker: Looker::start(place)?,
             hierarchy,
             keeper,
             kept,
@@ -80,34 +80,32 @@ impl Oom {
     pub(super) fn accept(
         &mut self,
         event: OomEvent,
-        tracker: &mut Tracker,
+        tracker: &Tracker,
         recorder: Option<&Recorder>,
     ) {
-        let now = Boottime::now();
         let Self {
             assembler,
             links,
-            hierarchy,
+            looker,
             ..
         } = self;
-        assembler.accept(event, now, |kill| {
-            let mut path = |id| tracker.cgroup_path(id, now);
-            let id = concerned(kill);
-            let cgroup = path(id);
-            let state = hierarchy.as_ref().map_or_else(
-                || {
-                    let why = "no hierarchy with the memory controller is mounted";
-                    Known::absent(Reason::Unreadable, why)
-                },
-                |hierarchy| hierarchy.look(id, cgroup.as_deref()),
-            );
+        assembler.accept(event, Boottime::now(), |kill| {
+            let path = |id| tracker.told_path(id).map(str::to_owned);
+            let cgroups = Cgroups::of(kill, path);
+            let is_pending = looker.look(kill, cgroups.clone());
+            let state = if is_pending {
+                Known::absent(Reason::Unreadable, "its files took too long to read")
+            } else {
+                Known::absent(Reason::Full, "too many kills waited to be looked at")
+            };
             Surroundings {
-                victim_cgroup: path(kill.victim.cgroup),
-                asker_cgroup: path(kill.asker.cgroup),
-                cgroup,
+                victim_cgroup: cgroups.victim.1,
+                asker_cgroup: cgroups.asker.1,
+                cgroup: cgroups.concerned.1,
                 exe: links.exe(kill.victim.tgid, Boottime(kill.victim.start_boottime)),
                 state,
                 before: before(kill, recorder),
+                is_pending,
             }
         });
     }
@@ -130,6 +128,9 @@ impl Oom {
         is_starting: impl Fn(&Capture) -> bool,
     ) {
         let is_last = now == AT_LAST;
+        for looked in self.looker.looked() {
+            self.assembler.looked(looked);
+        }
         let finished = self.assembler.advance(now, |at| export.unix_ns(at));
         let until = Boottime(now.0.saturating_add(TRACE_PATIENCE.0));
         self.untraced
@@ -167,6 +168,7 @@ impl Oom {
 
     /// Finishes what is open, waits until it is kept, and tells it.
     pub(super) fn finish(&mut self, export: &mut Export) {
+        self.looker.finish();
         self.advance(AT_LAST, export, |_| false);
         self.keeper.finish();
         while let Ok(kept) = self.kept.try_recv() {

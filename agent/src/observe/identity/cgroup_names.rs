@@ -1,8 +1,9 @@
 //! Names of cgroups by id, as the kernel told them; bounded.
 
 use std::collections::{HashMap, VecDeque};
+use std::thread::{self, JoinHandle};
 
-use super::hierarchy::MemoryHierarchy;
+use super::hierarchy::{Cgroup, MemoryHierarchy};
 use crate::time::{Boottime, Nanos};
 
 /// Names kept; those of removed cgroups go first, then the oldest.
@@ -26,6 +27,7 @@ pub struct CgroupNames {
     order: VecDeque<u64>,
     gone: VecDeque<(Boottime, u64)>,
     walked: Option<Boottime>,
+    walking: Option<JoinHandle<Vec<Cgroup>>>,
     evicted: u64,
 }
 
@@ -87,14 +89,36 @@ impl CgroupNames {
 
     /// As [`path`](Self::path), and looks into the hierarchy for an id that nobody told.
     pub fn look_up(&mut self, id: u64, now: Boottime) -> Option<&str> {
-        let rested = self
-            .walked
-            .is_none_or(|walked| now.since(walked) >= WALK_EVERY);
-        if id != 0 && self.path(id).is_none() && rested && self.hierarchy.is_some() {
+        if self.is_worth_a_walk(id, now) {
             self.walk();
             self.walked = Some(now);
         }
         self.path(id)
+    }
+
+    /// As [`look_up`](Self::look_up) for who can ask again: does not wait for the walk, so that
+    /// its names are there the next time.
+    pub fn ask(&mut self, id: u64, now: Boottime) -> Option<&str> {
+        let walked = self.walking.take_if(|walking| walking.is_finished());
+        if let Some(Ok(found)) = walked.map(JoinHandle::join) {
+            self.take_in(found);
+        }
+        if self.walking.is_none()
+            && self.is_worth_a_walk(id, now)
+            && let Some(hierarchy) = self.hierarchy.clone()
+        {
+            let thread = thread::Builder::new().name("hearth-walk".to_owned());
+            self.walking = thread.spawn(move || hierarchy.walk()).ok();
+            self.walked = Some(now);
+        }
+        self.path(id)
+    }
+
+    fn is_worth_a_walk(&self, id: u64, now: Boottime) -> bool {
+        let rested = self
+            .walked
+            .is_none_or(|walked| now.since(walked) >= WALK_EVERY);
+        id != 0 && self.path(id).is_none() && rested && self.hierarchy.is_some()
     }
 
     /// Since when there were processes in it, if that is known.
@@ -110,12 +134,12 @@ impl CgroupNames {
     }
 
     fn walk(&mut self) {
-        for cgroup in self
-            .hierarchy
-            .as_ref()
-            .map(MemoryHierarchy::walk)
-            .unwrap_or_default()
-        {
+        let found = self.hierarchy.as_ref().map(MemoryHierarchy::walk);
+        self.take_in(found.unwrap_or_default());
+    }
+
+    fn take_in(&mut self, found: Vec<Cgroup>) {
+        for cgroup in found {
             let entry = self.entry(cgroup.id);
             entry.path = Some(cgroup.path.into());
             if cgroup.populated && entry.populated_since.is_none() {
@@ -201,6 +225,22 @@ mod tests {
         assert_eq!(names.look_up(known.id, Boottime(1)), Some(&*known.path));
         // An id that does not exist is not looked for at every turn.
         assert_eq!(names.look_up(u64::MAX, Boottime(2)), None);
+        assert_eq!(names.walked, Some(Boottime(1)));
+    }
+
+    #[test]
+    fn who_can_ask_again_need_not_wait_for_the_walk() {
+        let hierarchy = MemoryHierarchy::find().expect("a hierarchy with the memory controller");
+        let known = hierarchy.walk().pop().expect("a cgroup");
+        let mut names = CgroupNames {
+            hierarchy: Some(hierarchy),
+            ..CgroupNames::default()
+        };
+        assert_eq!(names.ask(known.id, Boottime(1)), None);
+        while names.walking.is_some() {
+            names.ask(known.id, Boottime(2));
+        }
+        assert_eq!(names.path(known.id), Some(&*known.path));
         assert_eq!(names.walked, Some(Boottime(1)));
     }
 }

@@ -7,6 +7,7 @@ use hearth_abi::{OomContent, OomEnd, OomKill, OomMemory, OomThread, OomVma, oom_
 
 use super::command;
 use super::fields;
+use super::looker::Looked;
 use super::model::{
     Absent, Asker, Before, Capture, CaptureId, CgroupState, Completeness, Known, Reason, Thread,
     TraceLink, Victim,
@@ -39,6 +40,8 @@ pub struct Surroundings {
     pub state: Known<CgroupState>,
     /// What the flight recorder saw.
     pub before: Known<Before>,
+    /// Whether the cgroups are still being looked at: [`Assembler::looked`] tells the rest.
+    pub is_pending: bool,
 }
 
 /// What is the same for all captures of this run.
@@ -70,7 +73,13 @@ pub struct AssemblerStats {
 }
 
 /// Id and process of a capture on its way.
-type Key = (u64, u32);
+pub type Key = (u64, u32);
+
+/// That of `kill`.
+#[must_use]
+pub const fn key_of(kill: &OomKill) -> Key {
+    (kill.id, kill.victim.tgid)
+}
 
 #[derive(Debug)]
 struct Open {
@@ -81,6 +90,8 @@ struct Open {
     vmas: Vec<OomVma>,
     end: Option<Box<OomEnd>>,
     due: Boottime,
+    /// When it is finished at the latest.
+    deadline: Boottime,
     bytes: usize,
 }
 
@@ -149,12 +160,27 @@ impl Assembler {
             if due > now && !crowded {
                 break;
             }
+            let waits = |open: &Open| open.around.is_pending && open.deadline > now;
+            if !crowded && self.open.get(&key).is_some_and(waits) {
+                continue;
+            }
             self.stats.hurried += u64::from(due > now);
             if let Some(open) = self.open.remove(&key) {
                 finished.push(self.finish(open, &unix_ns));
             }
         }
         finished
+    }
+
+    /// The cgroups of a kill were looked at.
+    pub fn looked(&mut self, looked: Looked) {
+        if let Some(open) = self.open.get_mut(&looked.key) {
+            open.around.victim_cgroup = looked.cgroups.victim.1;
+            open.around.asker_cgroup = looked.cgroups.asker.1;
+            open.around.cgroup = looked.cgroups.concerned.1;
+            open.around.state = looked.state;
+            open.around.is_pending = false;
+        }
     }
 
     /// What it did and holds.
@@ -177,7 +203,7 @@ impl Assembler {
         now: Boottime,
         look: impl FnOnce(&OomKill) -> Surroundings,
     ) {
-        let key = (kill.id, kill.victim.tgid);
+        let key = key_of(&kill);
         if self.open.contains_key(&key) {
             self.stats.repeated += 1;
             return;
@@ -193,6 +219,7 @@ impl Assembler {
             vmas: Vec::new(),
             end: None,
             due: after(now, DEADLINE),
+            deadline: after(now, DEADLINE),
         };
         self.open.insert(key, open);
         // What came before its kill finds it now, and what is of others waits on.

@@ -12,6 +12,7 @@ pub mod keeper;
 pub mod known;
 pub mod limit;
 pub mod links;
+pub mod looker;
 pub mod mappings;
 pub mod missing;
 pub mod model;

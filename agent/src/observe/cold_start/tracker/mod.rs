@@ -91,9 +91,10 @@ impl Tracker {
         }
     }
 
-    /// Path of the cgroup `id`, as far as it was told or is found in the hierarchy.
+    /// Path of the cgroup `id`, as far as it was told; one that was not is looked for in the
+    /// hierarchy, for the next time.
     pub fn cgroup_path(&mut self, id: u64, now: Boottime) -> Option<String> {
-        self.cgroups.look_up(id, now).map(str::to_owned)
+        self.cgroups.ask(id, now).map(str::to_owned)
     }
 
     /// Path of the cgroup `id`, as far as it was told.

@@ -5,6 +5,7 @@ use hearth_abi::{
 };
 
 use super::*;
+use crate::observe::oom::looker::Cgroups;
 use crate::observe::oom::model::Constraint;
 
 const AT: u64 = 1_000_000_000;
@@ -140,6 +141,7 @@ fn around(_: &OomKill) -> Surroundings {
         exe: Known::Value("/usr/bin/shop".into()),
         state: Known::absent(Reason::Gone, none()),
         before: Known::absent(Reason::NotArmed, none()),
+        is_pending: false,
     }
 }
 
@@ -351,4 +353,44 @@ fn open_captures_and_what_waits_are_bounded() {
         (1000, 1000, hurried)
     );
     assert_eq!((stats.unmatched, stats.bytes), (20_000, 0));
+}
+
+#[test]
+fn a_capture_waits_for_what_is_read_of_its_cgroup_and_not_for_ever() {
+    let now = Boottime(AT);
+    let begun = || {
+        let mut assembler = Assembler::new(About::default());
+        assembler.accept(kill(1), now, |kill| Surroundings {
+            is_pending: true,
+            cgroup: None,
+            ..around(kill)
+        });
+        assembler.accept(thread(PID, AT, oom_thread::LAST), now, |_| unreachable!());
+        let soon = assembler.advance(after(now, GRACE), |at| at.0);
+        assert!(soon.is_empty(), "it is still being looked at");
+        assembler
+    };
+    let place = |path: &str| (77, Some(path.to_owned()));
+    let mut assembler = begun();
+    assembler.looked(Looked {
+        key: (AT, PID),
+        cgroups: Cgroups {
+            victim: place("/victim"),
+            asker: place("/asker"),
+            concerned: place("/concerned"),
+        },
+        state: Known::absent(Reason::Gone, "removed"),
+    });
+    let captures = assembler.advance(after(now, GRACE), |at| at.0);
+    let [capture] = &captures[..] else {
+        panic!("one capture, not {captures:#?}");
+    };
+    let path = capture.cgroup.path.value();
+    assert_eq!(path.map(String::as_str), Some("/concerned"));
+    assert_eq!(
+        capture.state.why().map(|absent| absent.reason),
+        Some(Reason::Gone)
+    );
+    let late = begun().advance(after(now, DEADLINE), |at| at.0);
+    assert_eq!(late.len(), 1);
 }
