@@ -2,10 +2,13 @@
 //! that the victim itself knew. Also run in VMs on the older kernels.
 
 mod captured;
+mod languages;
 mod scene;
+mod shortage;
+mod strategies;
 
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use hearth::kernel::oom::OomLimits;
@@ -388,62 +391,6 @@ fn every_field_says_where_it_is_from() -> Result<()> {
 }
 
 #[test]
-fn a_victim_in_rust_is_where_it_knows_it_is() -> Result<()> {
-    dies(&[programs::oom_victim_rust()?], "fault", 1).map(drop)
-}
-
-#[test]
-fn a_victim_in_go_is_where_it_knows_it_is() -> Result<()> {
-    requirement::root()?;
-    let _machine = machine::shared()?;
-    let mut captures = Captures::start(OomLimits::default())?;
-    // How many threads its runtime makes is its own affair.
-    let program = [programs::oom_victim_go()?];
-    let capture = dies_before(&mut captures, &program, "fault", None)?;
-    let kill = capture.kill()?;
-    // One that it was just making, or that was on its way out already, comes to its end too.
-    ensure!(
-        capture.threads.len() >= kill.threads as usize,
-        "{} of {} threads",
-        capture.threads.len(),
-        kill.threads
-    );
-    Ok(())
-}
-
-#[test]
-fn a_victim_in_python_is_in_its_interpreter() -> Result<()> {
-    // The VMs have none.
-    if std::env::var_os("HEARTH_PROGRAMS").is_some() {
-        return Ok(());
-    }
-    requirement::root()?;
-    let _machine = machine::shared()?;
-    let scene = Scene::new("python")?;
-    let mut captures = Captures::start(OomLimits::default())?;
-    let victim = scene.kill(&programs::oom_victim_python()?, "fault")?;
-    let capture = captures.whole(victim.pid)?;
-    is_sound(&capture, &scene, &victim)?;
-    let thread = &capture.threads[0];
-    let files: Vec<_> = frames(thread)
-        .iter()
-        .chain([&thread.leaf])
-        .filter_map(|address| {
-            let vma = capture
-                .vmas
-                .iter()
-                .find(|vma| (vma.start..vma.end).contains(address))?;
-            Some(text(&vma.names))
-        })
-        .collect();
-    ensure!(
-        files.iter().any(|file| file.starts_with("python3")),
-        "{files:?}"
-    );
-    Ok(())
-}
-
-#[test]
 fn a_group_that_is_killed_together_is_told_together() -> Result<()> {
     requirement::root()?;
     let _machine = machine::shared()?;
@@ -476,133 +423,5 @@ fn a_group_that_is_killed_together_is_told_together() -> Result<()> {
     ensure!(kills.count() == 3);
     // The kernel counts the one that it has chosen twice: alone, and then with its group.
     ensure!((3..=4).contains(&scene.kills()?), "{}", scene.kills()?);
-    captures.balance()
-}
-
-/// Kills since boot, whatever was short.
-fn kills_of_the_machine() -> Result<u64> {
-    let text = std::fs::read_to_string("/proc/vmstat").context("read /proc/vmstat")?;
-    let line = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
-    line.context("no kills are counted")?
-        .parse()
-        .context("a count")
-}
-
-/// Keeps this process alive while the machine is short, and what it starts if that says nothing
-/// else.
-struct Spared(i32);
-
-impl Spared {
-    fn new() -> Result<Self> {
-        let before = adjustment()?;
-        std::fs::write("/proc/self/oom_score_adj", "-1000").context("be spared")?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Spared {
-    fn drop(&mut self) {
-        let _ = std::fs::write("/proc/self/oom_score_adj", self.0.to_string());
-    }
-}
-
-#[test]
-fn a_shortage_of_the_whole_machine_is_told_apart() -> Result<()> {
-    // Only where nobody else lives.
-    if std::env::var_os("HEARTH_PROGRAMS").is_none() {
-        return Ok(());
-    }
-    requirement::root()?;
-    let _machine = machine::quiet()?;
-    let scene = Scene::new("machine")?;
-    let mut captures = Captures::start(OomLimits::default())?;
-    let before = kills_of_the_machine()?;
-    // Memory comes back slowly: who is short meanwhile must find another to kill, or the kernel
-    // gives up.
-    scene.write("memory.max", &(8 * LIMIT).to_string())?;
-    let mut others = Vec::new();
-    for _ in 0..3 {
-        others.push(child::Guard(scene.command(&victim()?, "idle").spawn()?));
-    }
-    scene.waiting(others.len())?;
-    let _spared = Spared::new()?;
-    let victim = scene.kill_for_the_machine(&victim()?)?;
-    let capture = captures.whole(victim.pid)?;
-    let kill = capture.kill()?;
-    ensure!(
-        kill.constraint == OomConstraint::None as u16,
-        "{}",
-        outline(kill)
-    );
-    ensure!(
-        kill.memcg == 0 && kill.oom_score_adj == 1000,
-        "{}",
-        outline(kill)
-    );
-    ensure!(source(kill, OomKillField::Usage) == Some(OomSource::None));
-    ensure!(is_known(&capture.threads[0], &victim), "{victim:#x?}");
-    let begin = Instant::now();
-    loop {
-        let kills = captures.kills().len() as u64;
-        let counted = kills_of_the_machine()? - before;
-        if counted == kills {
-            break;
-        }
-        ensure!(
-            begin.elapsed() < Duration::from_secs(10),
-            "{kills} of {counted}"
-        );
-        std::thread::sleep(Duration::from_millis(5));
-    }
-    captures.balance()
-}
-
-/// The programs of the best ways, whoever has them.
-const BEST: [&str; 3] = ["oom_killed", "oom_thread", "oom_thread_fentry"];
-
-#[test]
-fn by_breakpoints_it_is_the_same_but_for_what_they_cannot_see() -> Result<()> {
-    requirement::root()?;
-    let _machine = machine::shared()?;
-    if !std::path::Path::new("/sys/bus/event_source/devices/kprobe").exists() {
-        return Ok(());
-    }
-    let mut captures = Captures::without(OomLimits::default(), &BEST)?;
-    for kind in ["oom:kill", "oom:thread"] {
-        let by = captures.strategy(kind);
-        ensure!(by.as_deref() == Some("kprobe"), "{kind} by {by:?}");
-    }
-    for mode in ["fault", "threads"] {
-        let capture = dies_before(&mut captures, &victim()?, mode, None)?;
-        let kill = capture.kill()?;
-        ensure!(capture.threads.len() == kill.threads as usize);
-        ensure!(source(kill, OomKillField::Request) == Some(OomSource::Read));
-        ensure!(source(kill, OomKillField::Registers) == Some(OomSource::OutOfReach));
-    }
-    Ok(())
-}
-
-#[test]
-fn by_the_mark_of_a_victim_it_is_the_same_but_for_what_is_derived() -> Result<()> {
-    requirement::root()?;
-    let _machine = machine::shared()?;
-    let without = ["oom_killed", "oom_killed_kprobe"];
-    let mut captures = Captures::without(OomLimits::default(), &without)?;
-    let by = captures.strategy("oom:kill");
-    ensure!(by.as_deref() == Some("tp_btf:mark_victim"), "{by:?}");
-    let scene = Scene::new("mark")?;
-    let victim = scene.kill(&victim()?, "fault")?;
-    let capture = captures.whole(victim.pid)?;
-    let kill = capture.kill()?;
-    ensure!(is_known(&capture.threads[0], &victim), "{victim:#x?}");
-    ensure!(source(kill, OomKillField::Request) == Some(OomSource::OutOfReach));
-    ensure!(source(kill, OomKillField::Registers) == Some(OomSource::Read));
-    let told = source(kill, OomKillField::Memcg);
-    if told == Some(OomSource::Derived) {
-        ensure!(kill.limit_pages == LIMIT / PAGE, "{}", outline(kill));
-    } else {
-        // A kernel that does not say in which cgroup it kills.
-        ensure!(told == Some(OomSource::OutOfReach) && kill.limit_pages == 0);
-    }
     captures.balance()
 }

@@ -1,7 +1,9 @@
 //! `hearth oom`: what the kernel killed for want of memory, and what the victims were doing.
 
 mod list;
+mod page;
 mod report;
+mod threads;
 mod view;
 
 use std::io::{self, Write as _};
