@@ -30,6 +30,8 @@ pub static OOM: OomConfig = OomConfig {
     unused: 0,
     killer_begin: 0,
     killer_end: 0,
+    limit_begin: 0,
+    limit_end: 0,
 };
 
 /// Reads one member of [`OFFSETS`].

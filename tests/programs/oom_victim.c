@@ -6,6 +6,7 @@
  *   idle     holds memory and waits for another to ask for more
  *   ask      asks for more and writes no report: an idle one is larger
  *   threads  as fault, beside 99 threads that wait
+ *   protect  as threads, and one thread never leaves its mappings alone
  *   child    as fault, in a forked child
  * The report is one line: its pid, the callers of the place by the C library's own unwinder,
  * innermost first, and where the function begins and ends in which it is. */
@@ -101,6 +102,13 @@ static void *wait_for_ever(void *none)
 	return none;
 }
 
+static void *protect(void *memory)
+{
+	for (int turn = 0;; turn++)
+		mprotect(memory, 8 * MIB, turn % 2 ? PROT_READ : PROT_READ | PROT_WRITE);
+	return NULL;
+}
+
 int main(int argc, char **argv)
 {
 	if (argc != 4)
@@ -128,7 +136,7 @@ int main(int argc, char **argv)
 			return WIFSIGNALED(status) ? 0 : 5;
 		}
 	}
-	if (!strcmp(mode, "threads")) {
+	if (!strcmp(mode, "threads") || !strcmp(mode, "protect")) {
 		pthread_attr_t attributes;
 		pthread_attr_init(&attributes);
 		pthread_attr_setstacksize(&attributes, 64 << 10);
@@ -138,6 +146,17 @@ int main(int argc, char **argv)
 				return 6;
 		while (__atomic_load_n(&filled, __ATOMIC_RELAXED) < THREADS)
 			usleep(1000);
+		if (!strcmp(mode, "protect")) {
+			char *memory = mmap(NULL, 8 * MIB, PROT_READ | PROT_WRITE,
+					    MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			if (memory == MAP_FAILED)
+				return 6;
+			/* In every page, so that it takes its time. */
+			for (unsigned long at = 0; at < 8 * MIB; at += 4096)
+				memory[at] = 1;
+			if (pthread_create(&thread, &attributes, protect, memory))
+				return 6;
+		}
 	}
 	return (int)(first() & 1);
 }

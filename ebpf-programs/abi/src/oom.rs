@@ -81,11 +81,13 @@ pub enum OomSource {
     Off = 7,
     /// There is none: no limit in a global shortage, no user memory in a kernel thread.
     None = 8,
+    /// It was read, and there was no room for its record; the ledger counts it.
+    Lost = 9,
 }
 
 impl OomSource {
     /// Every source, in order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Read,
         Self::Derived,
         Self::Approximate,
@@ -95,6 +97,7 @@ impl OomSource {
         Self::OutOfReach,
         Self::Off,
         Self::None,
+        Self::Lost,
     ];
 
     /// Of a raw value.
@@ -122,6 +125,7 @@ impl OomSource {
             Self::OutOfReach => "out_of_reach",
             Self::Off => "off",
             Self::None => "none",
+            Self::Lost => "lost",
         }
     }
 }
@@ -389,6 +393,9 @@ pub struct OomThread {
     pub kernel_frames: u32,
     /// User stack by frame pointers, innermost first; the first is the instruction pointer.
     pub user_stack: [u64; OOM_USER_FRAMES],
+    /// Frames of it that lie in no mapping, a bit each. Each of the others has an [`OomVma`], or
+    /// the source of the mappings says why not.
+    pub unmapped: [u64; OOM_USER_FRAMES.div_ceil(64)],
     /// Kernel stack, innermost first.
     pub kernel_stack: [u64; OOM_KERNEL_FRAMES],
     /// [`OomSource`]s by [`OomThreadField`].
@@ -523,4 +530,9 @@ pub struct OomConfig {
     pub killer_begin: u64,
     /// Where it ends.
     pub killer_end: u64,
+    /// Where the kernel function begins that kills for the limit of a cgroup, 0 if not known. Of
+    /// a kill without it among the callers, no cgroup's limit was the reason.
+    pub limit_begin: u64,
+    /// Where it ends.
+    pub limit_end: u64,
 }

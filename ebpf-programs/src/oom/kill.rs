@@ -25,7 +25,7 @@ use crate::{
     task::{Address, Task},
 };
 
-/// Frames of the asker in which the killing function must be: it is near.
+/// Frames of the asker in which the functions that kill must be: they are near.
 const NEAR: usize = 12;
 
 /// What a hook knows of a kill.
@@ -96,31 +96,25 @@ fn address_space(kill: &mut OomKill, mm: Address) {
 fn shortage(kill: &mut OomKill, victim: Task, known: &Known) {
     let control = known.control;
     let limit = control.follow(offset!(oc_memcg));
-    let climb = Climb::of(victim, limit, !control.is_null());
-    if control.is_null() {
+    let climb = Climb::of(victim, limit);
+    let has_group = if control.is_null() {
         note(kill, OomKillField::Request, OomSource::OutOfReach);
         note(kill, OomKillField::Points, OomSource::OutOfReach);
-        if offset!(memcg_oom_lock) == ABSENT {
-            no_memcg(kill, OomSource::OutOfReach);
-            note(kill, OomKillField::Memcg, OomSource::OutOfReach);
-        } else if climb.killing().is_null() {
-            no_memcg(kill, OomSource::Derived);
-        } else {
-            climb.killing().tell(kill, OomSource::Derived);
-        }
+        derive(kill, &climb)
     } else {
         kill.gfp = control.get(offset!(oc_gfp));
         kill.order = control.get(offset!(oc_order));
         kill.total_pages = control.get(offset!(oc_total_pages));
         kill.points = control.get(offset!(oc_points));
         if limit.is_null() {
-            no_memcg(kill, OomSource::Read);
+            no_memcg(kill, OomSource::Read, OomSource::None);
             kill.constraint = control.get::<u32>(offset!(oc_constraint)) as u16;
         } else {
             Memcg::of(limit).tell(kill, OomSource::Read);
         }
-    }
-    if climb.has_group() {
+        climb.has_group()
+    };
+    if has_group {
         kill.flags |= oom_kill::GROUP;
         kill.group = known.first;
         if known.first == 0 {
@@ -130,13 +124,41 @@ fn shortage(kill: &mut OomKill, victim: Task, known: &Known) {
     }
 }
 
+/// What was short where the hook is not told: the asker's callers say whether it was a cgroup, and
+/// its locks, or its usage, which one. Whether a whole group is killed.
 #[inline(always)]
-fn no_memcg(kill: &mut OomKill, source: OomSource) {
+fn derive(kill: &mut OomKill, climb: &Climb) -> bool {
+    let (begin, end) = (oom_config!(limit_begin), oom_config!(limit_end));
+    let is_known = begin != 0 && kill.asker_frames != 0;
+    let is_limit = is_known && is_called(kill, begin, end);
+    if is_known && !is_limit {
+        no_memcg(kill, OomSource::Derived, OomSource::None);
+        climb.has_group()
+    } else if !climb.killing.memcg().is_null() {
+        climb.killing.memcg().tell(kill, OomSource::Derived);
+        climb.killing.has_group
+    } else if is_limit && !climb.exceeded.memcg().is_null() {
+        // Whoever writes a limit below the usage kills without a lock.
+        climb.exceeded.memcg().tell(kill, OomSource::Derived);
+        climb.exceeded.has_group
+    } else if is_limit {
+        no_memcg(kill, OomSource::Derived, OomSource::OutOfReach);
+        kill.constraint = OomConstraint::Memcg as u16;
+        false
+    } else {
+        no_memcg(kill, OomSource::OutOfReach, OomSource::OutOfReach);
+        false
+    }
+}
+
+/// Says that no cgroup can be named: `source` of what was short, `why` of the cgroup.
+#[inline(always)]
+fn no_memcg(kill: &mut OomKill, source: OomSource, why: OomSource) {
     kill.constraint = OomConstraint::None as u16;
     note(kill, OomKillField::Constraint, source);
-    note(kill, OomKillField::Memcg, OomSource::None);
-    note(kill, OomKillField::Usage, OomSource::None);
-    note(kill, OomKillField::SwapUsage, OomSource::None);
+    note(kill, OomKillField::Memcg, why);
+    note(kill, OomKillField::Usage, why);
+    note(kill, OomKillField::SwapUsage, why);
 }
 
 /// Registers and kernel stack of the victim's thread.
@@ -200,9 +222,12 @@ fn asker_stack(ctx: *mut c_void, kill: &mut OomKill) {
 #[inline(always)]
 fn is_kill(kill: &OomKill) -> bool {
     let (begin, end) = (oom_config!(killer_begin), oom_config!(killer_end));
-    if begin == 0 || kill.asker_frames == 0 {
-        return true;
-    }
+    begin == 0 || kill.asker_frames == 0 || is_called(kill, begin, end)
+}
+
+/// Whether the function that lies there is among the asker's callers.
+#[inline(always)]
+fn is_called(kill: &OomKill, begin: u64, end: u64) -> bool {
     let mut found = false;
     for frame in 0..NEAR {
         found |= kill.asker_stack[frame].wrapping_sub(begin) < end.wrapping_sub(begin);

@@ -12,10 +12,11 @@ use aya_ebpf::{
     maps::{LruHashMap, PerCpuArray},
 };
 use hearth_abi::{
-    Fate, OOM_NAME_BYTES, OOM_USER_FRAMES, OomRecord, OomSource, OomThread, OomVma, Probe, oom_vma,
+    Fate, OOM_NAME_BYTES, OOM_USER_FRAMES, OomRecord, OomSource, OomThread, OomThreadField, OomVma,
+    Probe, oom_vma,
 };
 
-use super::thread::{RSP, current};
+use super::thread::{RSP, current, note};
 use crate::{
     globals::offset,
     ledger, ring,
@@ -26,8 +27,13 @@ use crate::{
 const VM_EXEC: u64 = 4;
 /// Directories and mounts that a name is followed through.
 const STEPS: u32 = 32;
+/// `-EBUSY`: the lock of the address space was not to be had.
+const BUSY: i64 = -16;
 /// Longest name of an entry, its end included.
 const ENTRY: usize = 256;
+
+/// Words of [`OomThread::unmapped`].
+const UNMAPPED: usize = OOM_USER_FRAMES.div_ceil(64);
 
 /// Whose record it goes with.
 #[derive(Clone, Copy)]
@@ -41,7 +47,7 @@ pub struct Whose {
 
 /// What was learnt on the way.
 pub struct Mapped {
-    /// Whether the mapping of every frame was found.
+    /// Whether every frame could be looked up.
     pub frames: OomSource,
     /// End of the mapping that the stack pointer lies in, or 0.
     pub stack_end: u64,
@@ -69,6 +75,8 @@ struct Found {
     page_offset: u64,
     flags: u64,
     file: u64,
+    /// Whether it could not be looked for.
+    busy: u64,
 }
 
 /// Where a walk from a file to the root is.
@@ -91,7 +99,10 @@ struct Carried {
     whose: Whose,
     found: Found,
     walk: Walk,
-    missed: u64,
+    /// Frames that could not be looked up.
+    busy: u64,
+    /// Frames that lie in no mapping, a bit each.
+    unmapped: [u64; UNMAPPED],
 }
 
 #[map]
@@ -113,6 +124,7 @@ unsafe extern "C" fn look(_task: *mut c_void, vma: *const c_void, _none: *mut c_
             page_offset: vma.get(offset!(vma_pgoff)),
             flags: vma.get(offset!(vma_flags)),
             file: vma.get(offset!(vma_file)),
+            busy: 0,
         };
         // SAFETY: this CPU's, and no two programs that use it can run on one CPU at a time.
         unsafe { (*carried).found = found };
@@ -127,13 +139,14 @@ fn find(carried: *mut Carried, address: u64) -> Found {
     // SAFETY: as in `look`; the callback takes nothing.
     unsafe {
         (*carried).found.end = 0;
-        bpf_find_vma(
+        let failed = bpf_find_vma(
             current(),
             address,
             look as *mut c_void,
             (&raw mut none).cast(),
             0,
         );
+        (*carried).found.busy = u64::from(failed == BUSY);
         core::ptr::read_volatile(&raw const (*carried).found)
     }
 }
@@ -153,11 +166,16 @@ unsafe extern "C" fn next_frame(index: u64, record: *mut *const OomThread) -> u6
     if index >= u64::from(frames) {
         return 1;
     }
-    if find(carried, address).end == 0 {
-        // SAFETY: as in `look`.
-        unsafe { (*carried).missed += 1 };
-    } else {
+    let found = find(carried, address);
+    if found.end != 0 {
         tell();
+    } else if found.busy != 0 {
+        // SAFETY: as in `look`.
+        unsafe { (*carried).busy += 1 };
+    } else {
+        // A walk by frame pointers through code that has none ends in no mapping.
+        // SAFETY: as in `look`.
+        unsafe { (*carried).unmapped[(index / 64) as usize % UNMAPPED] |= 1 << (index % 64) };
     }
     0
 }
@@ -173,16 +191,18 @@ pub fn of_thread(whose: &Whose, record: &mut OomThread) -> Mapped {
     };
     let mut frames: *const OomThread = &raw const *record;
     // SAFETY: as in `look`; the callback takes what it is given here.
-    let missed = unsafe {
+    let busy = unsafe {
         (*carried).whose = *whose;
-        (*carried).missed = 0;
+        (*carried).busy = 0;
+        (*carried).unmapped = [0; UNMAPPED];
         bpf_loop(
             OOM_USER_FRAMES as u32,
             next_frame as *mut c_void,
             (&raw mut frames).cast(),
             0,
         );
-        core::ptr::read_volatile(&raw const (*carried).missed)
+        record.unmapped = core::ptr::read_volatile(&raw const (*carried).unmapped);
+        core::ptr::read_volatile(&raw const (*carried).busy)
     };
     if record.leaf != 0 {
         let found = find(carried, record.leaf);
@@ -190,14 +210,16 @@ pub fn of_thread(whose: &Whose, record: &mut OomThread) -> Mapped {
             tell();
         } else {
             record.leaf = 0;
+            if found.busy != 0 {
+                note(record, OomThreadField::Leaf, OomSource::Unreadable);
+            }
         }
     }
     Mapped {
-        frames: if missed == 0 {
+        frames: if busy == 0 {
             OomSource::Read
         } else {
-            // A walk by frame pointers through code that has none ends in no mapping.
-            OomSource::Approximate
+            OomSource::Unreadable
         },
         stack_end: find(carried, record.registers[RSP]).end,
     }
@@ -223,7 +245,7 @@ fn tell() -> u64 {
         if TOLD.insert(told, 1, BPF_NOEXIST.into()).is_err() {
             return Fate::Filtered;
         }
-        ring::capture_if::<OomVma>(|vma| {
+        let fate = ring::capture_if::<OomVma>(|vma| {
             // SAFETY: reserved memory of the ring of this size, all zero; the rest as in `look`.
             unsafe {
                 (*vma).kind = OomRecord::Vma as u16;
@@ -240,7 +262,12 @@ fn tell() -> u64 {
                 }
             }
             true
-        })
+        });
+        if matches!(fate, Fate::DroppedRing) {
+            // The next frame in it tells it.
+            let _ = TOLD.remove(told);
+        }
+        fate
     });
     0
 }

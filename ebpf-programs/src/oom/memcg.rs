@@ -56,6 +56,16 @@ impl Memcg {
         self.0.get::<u8>(offset!(memcg_oom_lock)) != 0
     }
 
+    /// Whether more is charged to it than its limit is, as when that was just lowered.
+    #[inline(always)]
+    fn is_exceeded(self) -> bool {
+        let (usage, limit): (u64, u64) = (
+            self.0.get(offset!(memcg_usage)),
+            self.0.get(offset!(memcg_max)),
+        );
+        usage > limit
+    }
+
     /// Says what its limit and charges are.
     #[inline(always)]
     pub fn tell(self, kill: &mut OomKill, source: OomSource) {
@@ -88,51 +98,75 @@ impl Memcg {
     }
 }
 
+/// A cgroup on the way up.
+#[derive(Clone, Copy)]
+pub struct Level {
+    memcg: u64,
+    /// Whether one up to here is killed as a whole (`memory.oom.group`).
+    pub has_group: bool,
+}
+
+impl Level {
+    const NONE: Self = Self {
+        memcg: 0,
+        has_group: false,
+    };
+
+    /// The cgroup; null where there is none.
+    #[inline(always)]
+    pub fn memcg(self) -> Memcg {
+        Memcg(Address::from_raw(self.memcg))
+    }
+}
+
 /// What a climb from a victim's cgroup towards the top has found.
 pub struct Climb {
-    at: u64,
-    /// Where it ends, if that is known.
+    /// Where it is.
+    at: Level,
+    /// Where it ends, or null for the top.
     limit: u64,
-    /// Whether a kill is under way in each that it passes.
-    certain: bool,
-    /// The highest one that is being killed in.
-    killing: u64,
-    /// Whether one of those is killed as a whole.
-    group: bool,
+    /// The highest one that a kill is under way in.
+    pub killing: Level,
+    /// The highest one to which more is charged than its limit is.
+    pub exceeded: Level,
 }
 
 /// One level; non-zero ends the climb.
 unsafe extern "C" fn climb_next(_index: u64, climb: *mut Climb) -> u64 {
     // SAFETY: the caller's own value, alive for the whole climb.
     let climb = unsafe { &mut *climb };
-    let at = Memcg(Address::from_raw(climb.at));
+    let at = climb.at.memcg();
     if at.0.is_null() {
         return 1;
     }
-    if climb.certain || at.is_killing() {
-        climb.killing = climb.at;
-        if at.0.get::<u8>(offset!(memcg_oom_group)) != 0 {
-            climb.group = true;
-        }
+    if at.0.get::<u8>(offset!(memcg_oom_group)) != 0 {
+        climb.at.has_group = true;
     }
-    if climb.at == climb.limit {
+    if at.is_killing() {
+        climb.killing = climb.at;
+    }
+    if at.is_exceeded() {
+        climb.exceeded = climb.at;
+    }
+    if climb.at.memcg == climb.limit {
         return 1;
     }
-    climb.at = at.parent().0.raw();
+    climb.at.memcg = at.parent().0.raw();
     0
 }
 
 impl Climb {
-    /// Climbs from a victim's cgroup, while its kill is under way: to `limit` if that is
-    /// `certain`, else as far as the kernel has locked the tree for it.
+    /// Climbs from a victim's cgroup, while its kill is under way, to `limit`, or to the top.
     #[inline(always)]
-    pub fn of(victim: Task, limit: Address, certain: bool) -> Self {
+    pub fn of(victim: Task, limit: Address) -> Self {
         let mut climb = Self {
-            at: Memcg::of_task(victim).0.raw(),
+            at: Level {
+                memcg: Memcg::of_task(victim).0.raw(),
+                has_group: false,
+            },
             limit: limit.raw(),
-            certain,
-            killing: 0,
-            group: false,
+            killing: Level::NONE,
+            exceeded: Level::NONE,
         };
         // SAFETY: the callback takes what it is given here.
         unsafe {
@@ -146,16 +180,10 @@ impl Climb {
         climb
     }
 
-    /// The cgroup that is short; null where there is none.
-    #[inline(always)]
-    pub fn killing(&self) -> Memcg {
-        Memcg(Address::from_raw(self.killing))
-    }
-
-    /// Whether more than the one victim is killed.
+    /// Whether one of all those is killed as a whole.
     #[inline(always)]
     pub fn has_group(&self) -> bool {
-        self.group
+        self.at.has_group
     }
 }
 

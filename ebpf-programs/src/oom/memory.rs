@@ -92,6 +92,7 @@ fn tell(
     });
     match fate {
         Fate::Submitted => OomSource::Read,
+        Fate::DroppedRing => OomSource::Lost,
         _ => OomSource::Unreadable,
     }
 }

@@ -149,8 +149,9 @@ fn exits(ctx: *mut c_void, mut victim: Option<&mut Victim>, others: u32, is_last
     fate
 }
 
+/// Says where a field is from.
 #[inline(always)]
-fn note(record: &mut OomThread, field: OomThreadField, source: OomSource) {
+pub fn note(record: &mut OomThread, field: OomThreadField, source: OomSource) {
     record.sources[field as usize] = source as u8;
 }
 

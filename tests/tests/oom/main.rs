@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use hearth::kernel::oom::OomLimits;
 use hearth_abi::{
-    OomConstraint, OomContent, OomKill, OomKillField, OomSource, OomThread, OomThreadField,
+    OomConstraint, OomContent, OomKill, OomKillField, OomSource, OomThread, OomThreadField, OomVma,
     oom_kill, oom_thread, oom_vma,
 };
 use hearth_tests::{child, machine, programs, requirement};
@@ -274,6 +274,36 @@ fn of_a_hundred_threads_each_has_a_record() -> Result<()> {
     ensure!(last.count() <= 1);
     ensure!(capture.kill()?.threads <= 100);
     ensure!(capture.ends.len() == 1);
+    Ok(())
+}
+
+#[test]
+fn a_frame_is_said_to_have_no_mapping_only_if_it_has_none() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let mut captures = Captures::start(OomLimits::default())?;
+    let capture = dies_before(&mut captures, &victim()?, "protect", None)?;
+    let mut unreadable = 0;
+    for thread in &capture.threads {
+        let is_readable = thread_source(thread, OomThreadField::Mappings) == Some(OomSource::Read);
+        unreadable += usize::from(!is_readable);
+        for (index, address) in frames(thread).iter().enumerate() {
+            let has_it = |vma: &OomVma| (vma.start..vma.end).contains(address);
+            let has_none = thread.unmapped[index / 64] >> (index % 64) & 1 != 0;
+            let is_right = if capture.vmas.iter().any(has_it) {
+                !has_none
+            } else {
+                has_none || !is_readable
+            };
+            ensure!(
+                is_right,
+                "frame {index}, {address:#x}, of {:?}: {:#x?}",
+                thread.task,
+                capture.vmas
+            );
+        }
+    }
+    println!("the mappings of {unreadable} threads could not be looked at");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The whole machine runs out of memory.
+//! What was short: the whole machine, or a cgroup whose limit was lowered; whichever way it is seen.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,47 @@ use hearth_tests::{child, machine, requirement};
 
 use crate::captured::Captures;
 use crate::scene::{LIMIT, Scene};
-use crate::{adjustment, is_known, outline, source, victim};
+use crate::strategies::BY_MARK;
+use crate::{PAGE, adjustment, is_known, outline, source, victim};
+
+#[test]
+fn a_limit_that_is_lowered_kills_for_the_cgroup_whichever_way_it_is_seen() -> Result<()> {
+    const LOWERED: u64 = 4 << 20;
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    for without in [&[][..], &BY_MARK] {
+        let scene = Scene::new("lowered")?;
+        // Version 1 refuses such a limit instead.
+        if !scene.v2 {
+            return Ok(());
+        }
+        let mut captures = Captures::without(OomLimits::default(), without)?;
+        let mut idle = child::Guard(scene.command(&victim()?, "idle").spawn()?);
+        let victim = scene.waiting(1)?.remove(0);
+        scene.write("memory.max", &LOWERED.to_string())?;
+        idle.wait(Duration::from_mins(1))?;
+        let capture = captures.whole(victim.pid)?;
+        let kill = capture.kill()?;
+        println!("{:?}: {}", captures.strategy("oom:kill"), outline(kill));
+        ensure!(
+            kill.constraint == OomConstraint::Memcg as u16
+                && source(kill, OomKillField::Constraint).is_some_and(OomSource::is_there),
+            "{}",
+            outline(kill)
+        );
+        let directory = std::fs::metadata(&scene.cgroup.directory)?;
+        ensure!(
+            kill.memcg == std::os::unix::fs::MetadataExt::ino(&directory)
+                && kill.limit_pages == LOWERED / PAGE
+                && kill.usage_pages > kill.limit_pages,
+            "{}",
+            outline(kill)
+        );
+        ensure!(kill.asker.tgid == std::process::id(), "{}", outline(kill));
+        captures.balance()?;
+    }
+    Ok(())
+}
 
 /// Kills since boot, whatever was short.
 fn kills_of_the_machine() -> Result<u64> {
@@ -46,8 +86,15 @@ fn a_shortage_of_the_whole_machine_is_told_apart() -> Result<()> {
     }
     requirement::root()?;
     let _machine = machine::quiet()?;
+    for without in [&[][..], &BY_MARK] {
+        is_told_apart(without)?;
+    }
+    Ok(())
+}
+
+fn is_told_apart(without: &[&'static str]) -> Result<()> {
     let scene = Scene::new("machine")?;
-    let mut captures = Captures::start(OomLimits::default())?;
+    let mut captures = Captures::without(OomLimits::default(), without)?;
     let before = kills_of_the_machine()?;
     // Memory comes back slowly: who is short meanwhile must find another to kill, or the kernel
     // gives up.
@@ -62,7 +109,8 @@ fn a_shortage_of_the_whole_machine_is_told_apart() -> Result<()> {
     let capture = captures.whole(victim.pid)?;
     let kill = capture.kill()?;
     ensure!(
-        kill.constraint == OomConstraint::None as u16,
+        kill.constraint == OomConstraint::None as u16
+            && source(kill, OomKillField::Constraint).is_some_and(OomSource::is_there),
         "{}",
         outline(kill)
     );

@@ -9,6 +9,9 @@ use crate::captured::Captures;
 use crate::scene::{LIMIT, Scene};
 use crate::{PAGE, dies_before, is_known, outline, source, victim};
 
+/// The programs without which only the mark of a victim tells of a kill.
+pub(crate) const BY_MARK: [&str; 2] = ["oom_killed", "oom_killed_kprobe"];
+
 /// The programs of the best ways, whoever has them.
 const BEST: [&str; 3] = ["oom_killed", "oom_thread", "oom_thread_fentry"];
 
@@ -38,8 +41,7 @@ fn by_breakpoints_it_is_the_same_but_for_what_they_cannot_see() -> Result<()> {
 fn by_the_mark_of_a_victim_it_is_the_same_but_for_what_is_derived() -> Result<()> {
     requirement::root()?;
     let _machine = machine::shared()?;
-    let without = ["oom_killed", "oom_killed_kprobe"];
-    let mut captures = Captures::without(OomLimits::default(), &without)?;
+    let mut captures = Captures::without(OomLimits::default(), &BY_MARK)?;
     let by = captures.strategy("oom:kill");
     ensure!(by.as_deref() == Some("tp_btf:mark_victim"), "{by:?}");
     let scene = Scene::new("mark")?;

@@ -41,6 +41,7 @@ fn why(source: u8) -> Option<Absent> {
         ),
         Some(OomSource::Off) => (Reason::Off, "it was not asked for"),
         Some(OomSource::None) => (Reason::NotApplicable, "there is none"),
+        Some(OomSource::Lost) => (Reason::Lost, "there was no room for its record"),
         None => (
             Reason::Unreadable,
             "the record has a source that this build does not know",
@@ -185,11 +186,20 @@ pub(super) fn thread(
     window: Option<&OomMemory>,
 ) -> Thread {
     let source = |field: OomThreadField| record.sources[field as usize];
-    let frame = |ip: u64| Frame {
+    let frame = |ip: u64, is_unmapped: bool| Frame {
         ip: Address(ip),
-        mapping: mapping_of(ip, mappings, source(OomThreadField::Mappings)),
+        mapping: if is_unmapped {
+            // Walks by frame pointers end in what is no frame.
+            Known::absent(Reason::NotApplicable, "no code is mapped there")
+        } else {
+            mapping_of(ip, mappings, source(OomThreadField::Mappings))
+        },
     };
     let stack = &record.user_stack[..record.user_stack.len().min(record.user_frames as usize)];
+    let stack = stack.iter().enumerate().map(|(index, &ip)| {
+        let unmapped = record.unmapped.get(index / 64).copied().unwrap_or(0);
+        frame(ip, unmapped >> (index % 64) & 1 != 0)
+    });
     let no_window = || {
         // It was read: only its own record can say what it was.
         let lost = || Absent::new(Reason::Lost, "the record of it was lost");
@@ -204,10 +214,7 @@ pub(super) fn thread(
             source(OomThreadField::Registers),
             registers(&record.registers),
         ),
-        user_stack: known(
-            source(OomThreadField::UserStack),
-            stack.iter().map(|&ip| frame(ip)).collect(),
-        ),
+        user_stack: known(source(OomThreadField::UserStack), stack.collect()),
         kernel_stack: known(
             source(OomThreadField::KernelStack),
             addresses(&record.kernel_stack, record.kernel_frames),
@@ -218,7 +225,7 @@ pub(super) fn thread(
                 "the word there is no address of code",
             )
         } else {
-            known(source(OomThreadField::Leaf), frame(record.leaf))
+            known(source(OomThreadField::Leaf), frame(record.leaf, false))
         },
         stack_window: window.map(self::window).ok_or_else(no_window).into(),
     }
@@ -289,12 +296,14 @@ fn mapping_of(ip: u64, mappings: &[Mapping], source: u8) -> Known<u32> {
         .position(|mapping| (mapping.vma.start..mapping.vma.end).contains(&ip));
     match (
         found.and_then(|index| u32::try_from(index).ok()),
-        why(source),
+        OomSource::from_u8(source),
     ) {
         (Some(index), _) => Known::Value(index),
-        (None, Some(absent)) => Known::Absent(absent),
-        // Walks by frame pointers end in what is no frame.
-        (None, None) => Known::absent(Reason::NotApplicable, "no code is mapped there"),
+        (None, Some(OomSource::Unreadable)) => Known::absent(
+            Reason::Unreadable,
+            "the mappings were being changed at that moment, and could not be looked at",
+        ),
+        (None, _) => Known::absent(Reason::Lost, "the record of its mapping was lost"),
     }
 }
 

@@ -44,7 +44,7 @@ fn why(capture: &Capture) -> String {
             match (size(hit.usage(kill)), size(hit.bytes(kill))) {
                 (Some(usage), Some(limit)) => format!("{path} used {usage} of {limit}{of}"),
                 (_, Some(limit)) => format!("{path} reached its limit of {limit}{of}"),
-                _ => format!("{path} reached its limit"),
+                _ => format!("{path}, or a cgroup above it, reached its limit"),
             }
         }
     }

@@ -77,6 +77,7 @@ fn thread(tid: u32, id: u64, flags: u16) -> OomEvent {
         user_frames: 2,
         kernel_frames: 0,
         user_stack,
+        unmapped: [0b10, 0],
         kernel_stack: [0; OOM_KERNEL_FRAMES],
         sources: [0; OOM_THREAD_SOURCES],
     }))
@@ -319,6 +320,23 @@ fn each_source_becomes_a_reason() {
     );
     assert_eq!(capture.victim.memory.anon_bytes.value(), Some(&8192));
     assert_eq!(capture.kill.inexact["rss"], "approximate");
+}
+
+#[test]
+fn a_frame_without_a_mapping_says_whether_there_is_none() {
+    let OomEvent::Thread(mut of) = thread(PID, AT, 0) else {
+        panic!("a thread")
+    };
+    let second = |of: &OomThread| {
+        let (captures, _) = assemble([kill(1), OomEvent::Thread(Box::new(*of))]);
+        let stack = captures[0].threads[0].user_stack.value().expect("told");
+        stack[1].mapping.why().map(|absent| absent.reason)
+    };
+    assert_eq!(second(&of), Some(Reason::NotApplicable));
+    of.unmapped = [0; 2];
+    assert_eq!(second(&of), Some(Reason::Lost), "its record did not come");
+    of.sources[OomThreadField::Mappings as usize] = OomSource::Unreadable as u8;
+    assert_eq!(second(&of), Some(Reason::Unreadable), "nobody could look");
 }
 
 #[test]
