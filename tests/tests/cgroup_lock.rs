@@ -92,66 +92,6 @@ fn a_storm_on_own_parents_and_one_on_a_shared_parent_are_told_apart() -> Result<
     Ok(())
 }
 
-/// Addresses of `cgroup_mutex` that doctor tells, by how they are known.
-fn mutexes(arguments: &[&str]) -> Result<Vec<(String, u64)>> {
-    let told = trace::run(arguments)?.success()?;
-    let doctor: Value = serde_json::from_str(&told.stdout).context("doctor's JSON")?;
-    let all = doctor["lock_addresses"]
-        .as_array()
-        .with_context(|| format!("{doctor:#}"))?;
-    all.iter()
-        .filter(|lock| lock["lock"] == "cgroup_mutex")
-        .map(|lock| {
-            let known = lock["known"].as_str().context("how it is known")?;
-            let address = lock["address"].as_u64().context("its address")?;
-            Ok((known.to_owned(), address))
-        })
-        .collect()
-}
-
-#[test]
-fn calibration_finds_cgroup_mutex() -> Result<()> {
-    requirement::root()?;
-    let _machine = machine::quiet()?;
-    let symbols = fs::read_to_string("/proc/kallsyms").context("the kernel's symbols")?;
-    let symbol = symbols
-        .lines()
-        .find(|line| line.ends_with(" cgroup_mutex"))
-        .and_then(|line| u64::from_str_radix(line.split(' ').next()?, 16).ok());
-    let mut found = Vec::new();
-    for _ in 0..3 {
-        let known = mutexes(&["doctor", "--json", "--calibrate"])?;
-        println!("{known:x?}, and its symbol is at {symbol:x?}");
-        let calibrated: Vec<u64> = known
-            .iter()
-            .filter(|(how, _)| how == "calibration")
-            .map(|(_, address)| *address)
-            .collect();
-        ensure!(calibrated.len() == 1, "{known:x?}");
-        ensure!(
-            known.iter().any(|(how, _)| how == "symbol") == symbol.is_some(),
-            "{known:x?}"
-        );
-        found.extend(calibrated);
-    }
-    ensure!(
-        found.iter().all(|address| *address == found[0]),
-        "{found:x?}"
-    );
-    if let Some(symbol) = symbol {
-        ensure!(found[0] == symbol, "{found:x?}, not {symbol:x}");
-    }
-    for left in fs::read_dir("/sys/fs/cgroup")?.flatten() {
-        let inside = fs::read_dir(left.path()).into_iter().flatten().flatten();
-        let names = inside.chain([left]).map(|entry| entry.file_name());
-        for name in names {
-            let name = name.to_string_lossy();
-            ensure!(!name.starts_with("hearth-calibrate-"), "{name} is left");
-        }
-    }
-    Ok(())
-}
-
 #[test]
 fn an_attach_that_waits_for_rcu_only_is_named_so() -> Result<()> {
     const MOVES: u64 = 6;

@@ -45,6 +45,7 @@ const TELEMETRY: &[&str] = &["dashboards", "telemetry"];
 
 /// Test programs of `hearth-tests` that run in the VM tiers (and in the kernel tier).
 const LADDER: &[&str] = &[
+    "calibration",
     "cgroup_lock",
     "kernel_ladder",
     "near_limit",

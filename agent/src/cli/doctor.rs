@@ -193,7 +193,10 @@ impl Findings {
             "known by calibration: own work contended for it".to_owned()
         } else {
             let why = self.calibration_error.as_deref();
-            format!("not known: {}", why.unwrap_or("nothing is attached"))
+            why.map_or_else(
+                || "not known: nothing is attached".to_owned(),
+                |why| format!("not known until somebody waits for it: {why}"),
+            )
         }
     }
 }

@@ -18,7 +18,7 @@ use clap::Args;
 use hearth_abi::Fate;
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::cli::ConfigFile;
@@ -88,6 +88,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         Listen::At(address) => Some(listen(address).await?),
     };
     let mut export = Export::start(config)?;
+    // From here on a signal ends what is under way in order: attaching may have made cgroups.
+    let signals = Signals::new()?;
     let mut daemon = Daemon::start(config)?;
     if let Some(recorder) = &daemon.recorder {
         export.tell_near(&recorder.recorded());
@@ -100,7 +102,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     }
     // Without a service manager there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
-    let ended = daemon.observe(&mut export).await;
+    let ended = daemon.observe(signals, &mut export).await;
     let _ = sd_notify::notify(&[NotifyState::Stopping]);
     export.stop(PATIENCE).await;
     ended
@@ -116,6 +118,28 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     }
     tracing::info!("metrics at http://{address}/metrics, the last starts at http://{address}/");
     Ok(listener)
+}
+
+/// What ends the daemon; a signal that came before it is waited for is not lost.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 struct Daemon {
@@ -201,9 +225,7 @@ impl Daemon {
     }
 
     /// Until a signal, or until nobody reads what is printed.
-    async fn observe(&mut self, export: &mut Export) -> anyhow::Result<()> {
-        let mut terminate = signal(SignalKind::terminate())?;
-        let mut interrupt = signal(SignalKind::interrupt())?;
+    async fn observe(&mut self, mut signals: Signals, export: &mut Export) -> anyhow::Result<()> {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut state = interval(STATE);
@@ -211,8 +233,7 @@ impl Daemon {
         let mut batch = Vec::new();
         loop {
             tokio::select! {
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                () = signals.next() => break,
                 () = self.events.next_batch(&mut batch) => self.accept(&mut batch),
                 _ = tick.tick() => {
                     self.steer_watch_set();

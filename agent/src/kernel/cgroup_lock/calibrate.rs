@@ -6,6 +6,7 @@
 
 use std::{
     fs, io,
+    os::fd::OwnedFd,
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -13,6 +14,7 @@ use std::{
 };
 
 use hearth_abi::{ABSENT, Lock, LockSeen};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use thiserror::Error;
 
 /// Begin of the names of the cgroups that are made for it.
@@ -67,7 +69,6 @@ pub(super) fn run(
     mut seen: impl FnMut() -> Result<Vec<(LockSeen, u64)>, aya::maps::MapError>,
 ) -> Result<Found, CalibrationError> {
     let mount = hierarchy().ok_or(CalibrationError::NoHierarchy)?;
-    tidy(&mount);
     let own = Own::make(&mount)?;
     let stop = AtomicBool::new(false);
     let counted = thread::scope(|scope| {
@@ -134,20 +135,27 @@ fn decide(candidates: &[(u64, u64)]) -> Result<Found, CalibrationError> {
 struct Own {
     directory: PathBuf,
     parents: [PathBuf; 2],
+    /// Says to others that somebody lives who removes them.
+    _lock: Option<OwnedFd>,
 }
 
 impl Own {
     fn make(mount: &Path) -> Result<Self, CalibrationError> {
         let directory = mount.join(format!("{NAME}{}", std::process::id()));
+        let make = |path: &Path| {
+            fs::create_dir(path).map_err(|source| CalibrationError::Make {
+                path: path.to_owned(),
+                source,
+            })
+        };
+        make(&directory)?;
         let own = Self {
             parents: ["a", "b"].map(|name| directory.join(name)),
+            _lock: locked(&directory),
             directory,
         };
-        for path in [&own.directory, &own.parents[0], &own.parents[1]] {
-            fs::create_dir(path).map_err(|source| CalibrationError::Make {
-                path: path.clone(),
-                source,
-            })?;
+        for parent in &own.parents {
+            make(parent)?;
         }
         Ok(own)
     }
@@ -172,19 +180,26 @@ fn hierarchy() -> Option<PathBuf> {
     of("cgroup2").or_else(|| of("cgroup"))
 }
 
-/// Removes what a calibration left that was killed.
-fn tidy(mount: &Path) {
+/// Removes what calibrations left that were killed.
+pub(super) fn tidy() {
+    let Some(mount) = hierarchy() else { return };
     for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let Some(process) = name.to_str().and_then(|name| name.strip_prefix(NAME)) else {
-            continue;
-        };
-        let is_number = process.parse::<u32>().is_ok();
-        let own = process == std::process::id().to_string();
-        if is_number && (own || !Path::new("/proc").join(process).exists()) {
+        let process = name.to_str().and_then(|name| name.strip_prefix(NAME));
+        let is_ours = process.is_some_and(|process| process.parse::<u32>().is_ok());
+        // Whoever calibrates holds its lock, which goes with the process.
+        if is_ours && locked(&entry.path()).is_some() {
             remove(&entry.path());
         }
     }
+}
+
+/// The lock of a directory, unless another process has it.
+fn locked(directory: &Path) -> Option<OwnedFd> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let fd = open(directory, flags, Mode::empty()).ok()?;
+    flock(&fd, FlockOperation::NonBlockingLockExclusive).ok()?;
+    Some(fd)
 }
 
 fn remove(directory: &Path) {

@@ -171,6 +171,7 @@ impl Locks {
         let mut settings = map.get(&0, 0).map_err(wrong("LOCK_SETTINGS"))?;
         settings.exact_holds = exact.iter().fold(0, |bits, &lock| bits | 1 << lock as u32);
         map.set(0, settings, 0).map_err(wrong("LOCK_SETTINGS"))?;
+        calibrate::tidy();
         let mut calibration = None;
         let is_calibrated =
             (settings.mutex_address == 0 || limits.calibrate) && is_attached(report, "lock:wait");
