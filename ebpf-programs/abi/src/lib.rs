@@ -6,6 +6,7 @@
 #![no_std]
 
 mod cgroup_lock;
+mod contention;
 mod ledger;
 mod mark;
 mod offsets;
@@ -23,6 +24,7 @@ pub use cgroup_lock::{
     LockTotals, LockWait, LockWay, OPERATIONS, Operation, bucket_end_ns, bucket_of, lock_flags,
     lock_function,
 };
+pub use contention::{Contended, lcb};
 pub use ledger::{FATES, Fate, LedgerRow};
 pub use mark::{Counters, Kind, MARK_BYTES, Mark, Part, flags, site};
 pub use offsets::{ABSENT, Bit, Offsets};

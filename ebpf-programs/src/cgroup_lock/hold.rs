@@ -3,14 +3,14 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{macros::map, maps::LruHashMap};
-use hearth_abi::{Fate, Lock, LockWay};
+use hearth_abi::{Fate, Lock, LockWay, lcb};
 
 use super::{
     counts::{self, Interval},
     settings,
     stack::{self, Slot},
     wait,
-    which::{self, Known, lcb},
+    which::{self, Known},
 };
 use crate::{clock, task::Task};
 
@@ -129,6 +129,11 @@ pub fn has(way: LockWay, lock: Lock) -> Fate {
         // It was inside when the programs were attached.
         return Fate::Filtered;
     };
+    if open.acquired_ns != 0 && !matches!(lock, Lock::CgroupMutex) {
+        // It was had before: its drop was missed, and the begin of this one too.
+        forget(way, lock);
+        return Fate::Filtered;
+    }
     open.acquired_ns = clock::now();
     let Some(settings) = settings::get() else {
         return Fate::DroppedMap;

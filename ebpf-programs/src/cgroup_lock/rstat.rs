@@ -56,17 +56,19 @@ fn rstat_contended(ctx: BtfTracePointContext) -> i32 {
 /// `cgroup_rstat_locked(struct cgroup *cgrp, int cpu, bool contended)`, 6.10 and later.
 #[btf_tracepoint(function = "cgroup_rstat_locked")]
 fn rstat_locked(ctx: BtfTracePointContext) -> i32 {
-    ledger::account(Probe::LockRstat, || locked(ctx.as_ptr()));
+    let is_contended = ctx.arg::<u32>(2) & 1 != 0;
+    ledger::account(Probe::LockRstat, || locked(ctx.as_ptr(), is_contended));
     0
 }
 
 #[inline(always)]
-fn locked(ctx: *mut c_void) -> Fate {
+fn locked(ctx: *mut c_void, is_contended: bool) -> Fate {
     let task = Task::current();
     let tid = task.tid();
-    // SAFETY: the running task's own entry. One that was locked already is left over from before
-    // its unlock was attached, or missed.
-    if let Some(flush) = RSTAT.get_ptr_mut(tid)
+    // SAFETY: the running task's own entry. One that was locked already, or of whose wait this is
+    // not the end, is left over from before its unlock was attached, or missed.
+    if is_contended
+        && let Some(flush) = RSTAT.get_ptr_mut(tid)
         && unsafe { (*flush).contended_ns != 0 && (*flush).locked_ns == 0 }
     {
         // SAFETY: as above.
@@ -125,6 +127,10 @@ fn rstat_unlock(ctx: BtfTracePointContext) -> i32 {
         // SAFETY: as above.
         let flush = unsafe { *flush };
         let _ = RSTAT.remove(tid);
+        if flush.locked_ns == 0 {
+            // When it had the lock was missed.
+            return Fate::Filtered;
+        }
         let ns = now.saturating_sub(flush.locked_ns);
         // Flushes that nobody waits for are many, and a walk of the stack costs more than they do.
         let operation = if flush.contended_ns == 0 && ns >= WORTH_A_WALK_NS {

@@ -11,14 +11,15 @@ use aya_ebpf::{
     programs::BtfTracePointContext,
 };
 use hearth_abi::{
-    Fate, LOCK_FRAMES, LOCK_WAIT, Lock, LockTask, LockWait, LockWay, Probe, lock_flags,
+    Contended, Fate, LOCK_FRAMES, LOCK_WAIT, Lock, LockTask, LockWait, LockWay, Probe, lcb,
+    lock_flags,
 };
 
 use super::{
     counts::{self, Interval},
     hold, reference, settings,
     stack::{self, Slot},
-    which::{self, Known, lcb},
+    which::{self, Known},
 };
 use crate::{
     clock::now,
@@ -45,10 +46,11 @@ struct Pending {
     cgroup: u64,
     lock: u32,
     operation: u32,
-    flags: u32,
     holder_operation: u32,
+    unused: u32,
     holder_since_ns: u64,
-    sleeps: u64,
+    /// The last begin of it.
+    last: Contended,
     holder: LockTask,
 }
 
@@ -63,7 +65,7 @@ struct Last {
 }
 
 /// Waits under way. A thread that dies while it waits cannot happen but in a crash; what is left
-/// by a missed end goes as the least recently used.
+/// by a missed end is replaced by the next wait, or goes as the least recently used.
 #[map]
 static LOCK_PENDING: LruHashMap<Waiter, Pending> = LruHashMap::with_max_entries(4096, 0);
 
@@ -80,8 +82,8 @@ const OWNER_FLAGS: u64 = 7;
 /// `RWSEM_READER_OWNED`: whoever is named read last, and may be gone.
 const READER_OWNED: u64 = 1;
 
-/// `contention_begin(void *lock, unsigned int flags)`, 5.19 and later. A mutex fires it when it
-/// begins to spin and again when it goes to sleep: the first one counts.
+/// `contention_begin(void *lock, unsigned int flags)`, 5.19 and later. Of the several that a wait
+/// for a mutex fires the first one counts: see [`Contended::goes_on_with`].
 #[btf_tracepoint(function = "contention_begin")]
 fn lock_begin(ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::LockBegin, || {
@@ -118,8 +120,18 @@ fn begins(ctx: *mut c_void, address: u64, flags: u32) -> Fate {
     }
     let task = Task::current();
     let key = waiter(address, task);
-    if LOCK_PENDING.get_ptr(key).is_some() {
-        return Fate::Filtered;
+    let begin = Contended {
+        flags,
+        unused: 0,
+        sleeps: task.sleeps(),
+    };
+    if let Some(pending) = LOCK_PENDING.get_ptr_mut(key) {
+        // SAFETY: the entry is this thread's own; evicted meanwhile, it is another wait's.
+        let pending = unsafe { &mut *pending };
+        if pending.last.goes_on_with(&begin) {
+            pending.last = begin;
+            return Fate::Filtered;
+        }
     }
     let begin_ns = now();
     let caller = stack::caller(ctx, Slot::Contention);
@@ -147,10 +159,10 @@ fn begins(ctx: *mut c_void, address: u64, flags: u32) -> Fate {
         cgroup: task.memory_cgroup().id(),
         lock: lock as u32,
         operation: caller.operation,
-        flags,
         holder_operation: 0,
+        unused: 0,
         holder_since_ns: 0,
-        sleeps: task.sleeps(),
+        last: begin,
         holder: LockTask::default(),
     };
     let owner = owner(address, flags);
@@ -215,10 +227,10 @@ fn ends(ctx: *mut c_void, address: u64, is_taken: bool) -> Fate {
         return Fate::Filtered;
     };
     let mut ns = now.saturating_sub(pending.begin_ns);
-    if pending.flags & lcb::PERCPU != 0 && pending.flags & lcb::WRITE != 0 {
+    if pending.last.flags & lcb::PERCPU != 0 && pending.last.flags & lcb::WRITE != 0 {
         let (rcu_ns, rcu_sleeps) = hold::told(lock);
         ns = ns.saturating_sub(rcu_ns);
-        if task.sleeps().wrapping_sub(pending.sleeps) <= rcu_sleeps {
+        if task.sleeps().wrapping_sub(pending.last.sleeps) <= rcu_sleeps {
             acquired(address, lock, now, pending, task.tid());
             let _ = LOCK_PENDING.remove(key);
             return Fate::Filtered;
@@ -280,7 +292,7 @@ fn acquired(address: u64, lock: Lock, now: u64, pending: &Pending, tid: u32) {
             reference::compare(bound, last.tid, last.acquired_ns);
         }
     }
-    if pending.flags & lcb::READ == 0 {
+    if pending.last.flags & lcb::READ == 0 {
         has(address, now, tid, pending.operation, pending.cgroup);
     } else if !exact {
         // Readers share it: when the last of them leaves is not to be seen.

@@ -5,27 +5,13 @@ use aya_ebpf::{
     macros::map,
     maps::{HashMap, LruHashMap},
 };
-use hearth_abi::{ABSENT, Lock, LockSeen, lock_function};
+use hearth_abi::{ABSENT, Lock, LockSeen, lcb, lock_function};
 
 use super::stack::Caller;
 use crate::{
     globals::offset,
     task::{Address, Task},
 };
-
-/// Bits of the second argument of `contention_begin`: `LCB_F_*`, 5.19 and later.
-pub mod lcb {
-    /// Spins.
-    pub const SPIN: u32 = 1 << 0;
-    /// For reading.
-    pub const READ: u32 = 1 << 1;
-    /// For writing.
-    pub const WRITE: u32 = 1 << 2;
-    /// A per-CPU read-write semaphore.
-    pub const PERCPU: u32 = 1 << 4;
-    /// A mutex.
-    pub const MUTEX: u32 = 1 << 5;
-}
 
 /// Where the kernel's own image begins on x86-64: what is there is never another lock.
 const IMAGE: u64 = 0xffff_ffff_8000_0000;

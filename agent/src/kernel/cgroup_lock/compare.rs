@@ -81,8 +81,7 @@ impl Comparison {
         ];
         let mut map: Array<_, LockSettings> = borrowed(&mut ebpf, "LOCK_SETTINGS")?;
         let mut settings = map.get(&0, 0).map_err(wrong("LOCK_SETTINGS"))?;
-        // Records are for somebody who reads them.
-        settings.records_per_second = 0;
+        settings.exact_holds = 0;
         settings.compare = 1;
         map.set(0, settings, 0).map_err(wrong("LOCK_SETTINGS"))?;
         if settings.mutex_address == 0

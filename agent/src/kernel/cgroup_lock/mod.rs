@@ -49,13 +49,14 @@ impl Default for LockLimits {
 }
 
 impl LockLimits {
-    /// As the programs take it, with nothing known yet.
+    /// As the programs take it while they are being attached: which holds are exact is not known
+    /// yet, so that no bound is taken for one, and no record says anything of it.
     fn settings(&self) -> LockSettings {
         LockSettings {
-            threshold_ns: self.threshold.0,
-            watched_threshold_ns: self.watched_threshold.0,
+            threshold_ns: u64::MAX,
+            watched_threshold_ns: u64::MAX,
             records_per_second: self.records_per_second,
-            exact_holds: 0,
+            exact_holds: u32::MAX,
             mutex_address: 0,
             threadgroup_address: 0,
             calibrating: 0,
@@ -170,6 +171,8 @@ impl Locks {
         let mut map: Array<_, LockSettings> = borrowed(ebpf, "LOCK_SETTINGS")?;
         let mut settings = map.get(&0, 0).map_err(wrong("LOCK_SETTINGS"))?;
         settings.exact_holds = exact.iter().fold(0, |bits, &lock| bits | 1 << lock as u32);
+        settings.threshold_ns = limits.threshold.0;
+        settings.watched_threshold_ns = limits.watched_threshold.0;
         map.set(0, settings, 0).map_err(wrong("LOCK_SETTINGS"))?;
         calibrate::tidy();
         let mut calibration = None;
