@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use hearth_tests::cgroup::Cgroup;
 use hearth_tests::child::Guard;
 use hearth_tests::clock::boottime_ns;
-use hearth_tests::storm::Storm;
+use hearth_tests::storm::{Storm, THREADS};
 use hearth_tests::{machine, requirement, trace};
 use serde_json::Value;
 
@@ -132,6 +132,75 @@ fn an_attach_that_waits_for_rcu_only_is_named_so() -> Result<()> {
     for wait in own {
         ensure!(wait["holder"].is_null(), "nobody holds RCU: {wait:#}");
     }
+    Ok(())
+}
+
+/// That all times that a report tells lie between `begin` and `end`.
+fn is_within(report: &Value, storm: &Storm, begin: u64, end: u64) -> Result<()> {
+    let number = |value: &Value| {
+        value
+            .as_u64()
+            .with_context(|| format!("{value}: {report:#}"))
+    };
+    let longest = end - begin;
+    for row in report["locks"].as_array().context("the rows")? {
+        for times in [&row["wait"], &row["hold"]] {
+            if times.is_null() {
+                continue;
+            }
+            let (count, sum) = (number(&times["count"])?, number(&times["sum_ns"])?);
+            let (p50, max) = (number(&times["p50_ns"])?, number(&times["max_ns"])?);
+            // The longest may be the end of its bucket.
+            ensure!(p50 <= max && max <= 2 * longest, "{longest} ns: {row:#}");
+            ensure!(sum <= count * longest, "{longest} ns: {row:#}");
+        }
+    }
+    for cgroup in report["cgroups"].as_array().context("the cgroups")? {
+        ensure!(number(&cgroup["wait_max_ns"])? <= longest, "{cgroup:#}");
+        if cgroup["path"] == *storm.home.path {
+            ensure!(
+                number(&cgroup["wait_ns"])? <= THREADS * longest,
+                "{longest} ns: {cgroup:#}"
+            );
+        }
+    }
+    for wait in report["worst"].as_array().context("the worst")? {
+        let (from, ns) = (number(&wait["begin_ns"])?, number(&wait["wait_ns"])?);
+        ensure!(
+            begin <= from && from + ns <= end,
+            "{begin}, {end}: {wait:#}"
+        );
+        if let Some(held) = wait["holder"]["held_ns"].as_u64() {
+            ensure!(held <= from - begin, "{begin}: {wait:#}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn of_waits_under_way_at_either_end_nothing_is_told_that_cannot_be() -> Result<()> {
+    const STORM_MS: u64 = 20_000;
+    requirement::root()?;
+    let _machine = machine::quiet()?;
+    let storm = Storm::start("own", "attach", STORM_MS)?;
+    let half = boottime_ns() + STORM_MS * 1_000_000 / 2;
+    let (mut waits_of_mutex, mut rounds) = (0, 0);
+    // Each attaches to a storm that runs, and leaves it running.
+    while boottime_ns() < half {
+        let begin = boottime_ns();
+        let once = [
+            "locks", "--once", "--for", "500ms", "--json", "--worst", "50",
+        ];
+        let told = trace::run(&once)?.success()?;
+        let end = boottime_ns();
+        let report: Value = serde_json::from_str(&told.stdout).context("its JSON")?;
+        is_within(&report, &storm, begin, end)?;
+        waits_of_mutex += waits(&report, "cgroup_mutex", &["mkdir", "rmdir", "attach"]).1;
+        rounds += 1;
+    }
+    storm.finish()?;
+    println!("{rounds} rounds, {waits_of_mutex} waits for cgroup_mutex");
+    ensure!(waits_of_mutex > 0);
     Ok(())
 }
 
