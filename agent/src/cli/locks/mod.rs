@@ -44,8 +44,8 @@ kernel's grace period; `favordynmods` spares it. For the others: fewer changes a
 hierarchies, fewer dying cgroups. `hearth doctor` says what this node could do.
 
 It attaches nothing but these probes, and only while it runs. Where the kernel does not name the
-address of cgroup_mutex, it finds it by making and removing cgroups of its own for up to a second;
-else it changes nothing. Needs root, or CAP_BPF and CAP_PERFMON.";
+address of cgroup_mutex, it finds it by making and removing cgroups of its own, for a tenth of a
+second mostly and three seconds at most; else it changes nothing. Needs root, or CAP_BPF and CAP_PERFMON.";
 
 /// Show who waits for the kernel's cgroup locks, for how long, and because of whom.
 #[derive(Debug, Args)]

@@ -23,7 +23,7 @@ const NAME: &str = "hearth-calibrate-";
 const SLICE: Duration = Duration::from_millis(25);
 /// How long they run at least, and at most.
 const LEAST: Duration = Duration::from_millis(100);
-const MOST: Duration = Duration::from_secs(1);
+const MOST: Duration = Duration::from_secs(3);
 /// Waits that are enough.
 const ENOUGH: u64 = 50;
 /// Waits without which nothing is said.
