@@ -13,8 +13,8 @@ use aya_ebpf::{
 };
 use hearth_abi::{Fate, Probe, UnderWay};
 
-use super::segments;
-use crate::{globals::offset, ledger, task::Address};
+use super::{segments, socket};
+use crate::{ledger, task::Address};
 
 /// By socket: what is under way. The socket is locked meanwhile, so there are no more of them than
 /// tasks that run or were preempted.
@@ -28,7 +28,7 @@ fn begins(function: u32, socket: Address) {
     // One of the same function is left of an end that was missed: what was sent again since then
     // counts now.
     if outer.is_none() {
-        let before = total(socket);
+        let before = segments::total(socket);
         let _ = RETRANSMITTING.insert(socket.raw(), UnderWay { function, before }, 0);
     }
 }
@@ -43,16 +43,10 @@ fn ends(function: u32, socket: Address) -> Fate {
         return Fate::Filtered;
     }
     let _ = RETRANSMITTING.remove(socket.raw());
-    let (before, now) = (under_way.before, total(socket));
+    let (before, now) = (under_way.before, segments::total(socket));
     // A socket that was closed meanwhile begins at zero again.
     let segments = if now >= before { now - before } else { now };
-    segments::add(socket, u64::from(segments))
-}
-
-/// Segments that a socket has sent again so far.
-#[inline(always)]
-fn total(socket: Address) -> u32 {
-    socket.get(offset!(tcp_total_retrans))
+    segments::add(&socket::key(socket, socket), u64::from(segments))
 }
 
 macro_rules! sends_again {

@@ -12,15 +12,15 @@ use aya_ebpf::{
 };
 use hearth_abi::{Fate, Probe};
 
-use super::{segments, socket};
+use super::socket;
 use crate::{
     globals::offset,
     ledger,
     task::{Address, Task},
 };
 
-const TCP_SYN_SENT: u32 = 2;
-const TCP_CLOSE: u32 = 7;
+pub const TCP_SYN_SENT: u32 = 2;
+pub const TCP_CLOSE: u32 = 7;
 const TCP_LISTEN: u32 = 10;
 
 /// Cgroups by socket (its address), and by namespace and port for those that listen (never an
@@ -36,7 +36,6 @@ fn socket_owner(ctx: BtfTracePointContext) -> i32 {
         let socket = Address::of(ctx.arg::<*const c_void>(0));
         let state = ctx.arg::<u32>(2);
         if state == TCP_CLOSE {
-            segments::closed(socket);
             // Its memory may become another socket.
             return match OWNERS.remove(socket.raw()) {
                 Ok(()) => Fate::Aggregated,

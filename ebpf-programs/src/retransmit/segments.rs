@@ -7,21 +7,30 @@ use aya_ebpf::{
     maps::LruHashMap,
     programs::BtfTracePointContext,
 };
-use hearth_abi::{Fate, Probe};
+use hearth_abi::{Fate, Probe, RetransmitKey};
 
-use super::{counts, socket};
+use super::{
+    counts,
+    owner::{TCP_CLOSE, TCP_SYN_SENT},
+    socket,
+};
 use crate::{globals::offset, ledger, task::Address};
 
-/// By socket: how many segments it had sent again when it was last seen. What it grew by since is
-/// right whatever the results were; a socket that is new here goes by its result.
-#[map]
-static SENT_AGAIN: LruHashMap<u64, u32> = LruHashMap::with_max_entries(8192, 0);
+const TCP_ESTABLISHED: u32 = 1;
 
-/// Forgets a socket that is closed: its memory may become another one.
-#[inline(always)]
-pub fn closed(socket: Address) {
-    let _ = SENT_AGAIN.remove(socket.raw());
+/// What a socket had sent again when it was last seen, and for whom that counts.
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Seen {
+    key: RetransmitKey,
+    total: u32,
+    padding: u32,
 }
+
+/// By socket, from its connection on. What it grew by since is right whatever the results were; a
+/// socket that is older than this goes by its result at first.
+#[map]
+static SENT_AGAIN: LruHashMap<u64, Seen> = LruHashMap::with_max_entries(8192, 0);
 
 /// Errors with which `__tcp_retransmit_skb` gives up before it has counted anything: the buffer
 /// still waits in a queue of this host (`EBUSY`), the peer takes nothing (`EAGAIN`), nothing is
@@ -45,17 +54,69 @@ fn retransmit_tried(ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::Retransmit, || {
         let socket = Address::of(ctx.arg::<*const c_void>(0));
         let buffer = Address::of(ctx.arg::<*const c_void>(1));
-        let total: u32 = socket.get(offset!(tcp_total_retrans));
+        let total = total(socket);
+        let key = socket::key(socket, socket);
         // SAFETY: a copy is taken at once, and nobody else has the socket meanwhile.
-        let before = unsafe { SENT_AGAIN.get(socket.raw()) }.copied();
-        let _ = SENT_AGAIN.insert(socket.raw(), total, 0);
-        let segments = match before {
-            Some(before) if before <= total => u64::from(total - before),
+        let seen = unsafe { SENT_AGAIN.get(socket.raw()) }.copied();
+        remember(socket, key, total);
+        let segments = match seen {
+            Some(seen) if seen.total <= total => u64::from(total - seen.total),
             _ => by_result(ctx.arg(2), buffer),
         };
-        add(socket, segments)
+        add(&key, segments)
     });
     0
+}
+
+// inet_sock_set_state(const struct sock *sk, const int oldstate, const int newstate), 4.16 and
+// later. Now and then no program is called at the tracepoint above for an attempt that was counted:
+// what is left of these counts when the connection is made, or when it ends.
+#[btf_tracepoint(function = "inet_sock_set_state")]
+fn retransmit_settled(ctx: BtfTracePointContext) -> i32 {
+    ledger::account(Probe::Retransmit, || {
+        let socket = Address::of(ctx.arg::<*const c_void>(0));
+        settle(socket, ctx.arg(1), ctx.arg(2))
+    });
+    0
+}
+
+#[inline(always)]
+fn settle(socket: Address, old: u32, new: u32) -> Fate {
+    if new != TCP_ESTABLISHED && new != TCP_CLOSE {
+        return Fate::Filtered;
+    }
+    let total = total(socket);
+    // SAFETY: a copy is taken at once, and nobody else has the socket meanwhile.
+    let seen = unsafe { SENT_AGAIN.get(socket.raw()) }.copied();
+    let before = match seen {
+        Some(seen) => seen.total,
+        None if old == TCP_SYN_SENT => 0,
+        // One that was accepted begins with what its request had sent again, which has counted; of
+        // one that is older than this nothing is known.
+        None => total,
+    };
+    // A socket that is closed may have lost its port already, by which its owner is found.
+    let key = match seen {
+        Some(seen) => seen.key,
+        None => socket::key(socket, socket),
+    };
+    if new == TCP_CLOSE {
+        // Its memory may become another socket.
+        let _ = SENT_AGAIN.remove(socket.raw());
+    } else {
+        remember(socket, key, total);
+    }
+    add(&key, u64::from(total.saturating_sub(before)))
+}
+
+#[inline(always)]
+fn remember(socket: Address, key: RetransmitKey, total: u32) {
+    let seen = Seen {
+        key,
+        total,
+        padding: 0,
+    };
+    let _ = SENT_AGAIN.insert(socket.raw(), seen, 0);
 }
 
 // tcp_retransmit_skb(const struct sock *sk, const struct sk_buff *skb), 4.15 to 6.16: after each
@@ -65,7 +126,7 @@ fn retransmit_sent(ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::Retransmit, || {
         let socket = Address::of(ctx.arg::<*const c_void>(0));
         let buffer = Address::of(ctx.arg::<*const c_void>(1));
-        add(socket, by_result(0, buffer))
+        add(&socket::key(socket, socket), by_result(0, buffer))
     });
     0
 }
@@ -82,13 +143,19 @@ fn retransmit_synack(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// Counts segments that `socket` has sent again to its own peer.
+/// Counts segments, if there are any.
 #[inline(always)]
-pub fn add(socket: Address, segments: u64) -> Fate {
+pub fn add(key: &RetransmitKey, segments: u64) -> Fate {
     if segments == 0 {
         return Fate::Filtered;
     }
-    counts::add(&socket::key(socket, socket), segments)
+    counts::add(key, segments)
+}
+
+/// Segments that a socket has sent again so far.
+#[inline(always)]
+pub fn total(socket: Address) -> u32 {
+    socket.get(offset!(tcp_total_retrans))
 }
 
 /// Segments that the kernel has counted for an attempt with this result.

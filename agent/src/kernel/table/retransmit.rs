@@ -27,9 +27,12 @@ pub(super) const HOOKS: &[Hook] = &[
             ),
             always(
                 "tp_btf:err",
-                &[tp_btf("retransmit_tried", "tcp_retransmit_skb")],
+                &[
+                    tp_btf("retransmit_tried", "tcp_retransmit_skb"),
+                    tp_btf("retransmit_settled", "inet_sock_set_state"),
+                ],
                 Some(0),
-                "Linux 6.17 and later: what the socket's own count grew by since its last attempt; the first one that is seen goes by its result",
+                "Linux 6.17 and later: what the socket's own count grew by, from its connection to its end; the first attempt of one that is older than hearth goes by its result",
             ),
             always(
                 "tp_btf",
