@@ -17,5 +17,6 @@ pub mod recursion;
 pub mod retransmit;
 pub mod symbols;
 pub mod table;
+mod take_out;
 pub mod uprobes;
 pub mod watch_share;

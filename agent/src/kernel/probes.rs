@@ -335,11 +335,16 @@ impl Probes {
         self.retransmits.is_some()
     }
 
-    /// Makes room where namespaces sent nothing again for long.
-    pub fn forget_retransmits(&mut self, namespaces: &[RetransmitNamespace]) {
-        if let Some(retransmits) = &mut self.retransmits {
-            retransmits.forget(namespaces);
-        }
+    /// Makes room where namespaces sent nothing again for long; what each had sent again in the
+    /// end, of those that have gone.
+    pub fn forget_retransmits(
+        &mut self,
+        namespaces: &[RetransmitNamespace],
+    ) -> BTreeMap<RetransmitNamespace, u64> {
+        self.retransmits
+            .as_mut()
+            .map(|retransmits| retransmits.forget(namespaces))
+            .unwrap_or_default()
     }
 
     /// Why `cgroup_mutex` was not found at the start; it is when somebody first waits for it.

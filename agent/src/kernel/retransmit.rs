@@ -1,14 +1,16 @@
 //! Reads what the `retransmit` signal has counted.
 
 use std::collections::BTreeMap;
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::{
     Ebpf, Pod,
-    maps::{MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
+    maps::{Map, MapData, MapError, PerCpuArray, PerCpuHashMap, PerCpuValues},
 };
 use hearth_abi::{RETRANSMIT_NAMESPACES, RETRANSMIT_ROWS, RetransmitKey, RetransmitNamespace};
 
 use super::probes::{ProbesError, map};
+use super::take_out::take_out;
 
 const ROWS: &str = "RETRANSMITS";
 const TOTALS: &str = "RETRANSMIT_TOTALS";
@@ -18,6 +20,8 @@ const NODE: &str = "RETRANSMIT_NODE";
 pub(super) struct Retransmits {
     rows: PerCpuHashMap<MapData, RetransmitKey, u64>,
     totals: PerCpuHashMap<MapData, RetransmitNamespace, u64>,
+    /// The same map, for what aya has no call for.
+    totals_fd: OwnedFd,
     node: PerCpuArray<MapData, u64>,
     read: Option<[u64; 2]>,
 }
@@ -35,7 +39,12 @@ pub struct RetransmitSnapshot {
 impl Retransmits {
     /// Takes the maps; after the programs were loaded.
     pub(super) fn start(ebpf: &mut Ebpf) -> Result<Self, ProbesError> {
+        let totals_fd = ebpf
+            .map(TOTALS)
+            .and_then(fd)
+            .ok_or(ProbesError::NoMap(TOTALS))?;
         Ok(Self {
+            totals_fd,
             rows: map(ebpf, ROWS)?,
             totals: map(ebpf, TOTALS)?,
             node: map(ebpf, NODE)?,
@@ -57,17 +66,29 @@ impl Retransmits {
         Ok(Some(RetransmitSnapshot { totals, rows }))
     }
 
-    /// Makes room where namespaces were quiet for long. What one of them counts from now on
-    /// begins at zero.
-    pub(super) fn forget(&mut self, namespaces: &[RetransmitNamespace]) {
-        for namespace in namespaces {
-            // Gone already is as good.
-            let _ = self.totals.remove(namespace);
-        }
+    /// Makes room where namespaces were quiet for long, and returns what each had counted in the
+    /// end. What one of them counts from now on begins at zero.
+    pub(super) fn forget(
+        &mut self,
+        namespaces: &[RetransmitNamespace],
+    ) -> BTreeMap<RetransmitNamespace, u64> {
+        let forgotten = namespaces.iter().filter_map(|namespace| {
+            // One that could not be taken out stays, and is asked for again.
+            let total = take_out(self.totals_fd.as_fd(), namespace).ok()?;
+            Some((*namespace, total))
+        });
+        forgotten.collect()
     }
 
     fn node(&self) -> Result<[u64; 2], MapError> {
         Ok([sum(&self.node.get(&0, 0)?), sum(&self.node.get(&1, 0)?)])
+    }
+}
+
+fn fd(map: &Map) -> Option<OwnedFd> {
+    match map {
+        Map::PerCpuHashMap(data) => data.fd().as_fd().try_clone_to_owned().ok(),
+        _ => None,
     }
 }
 

@@ -29,7 +29,10 @@ impl Retransmits {
                 export.resent(&resent, path);
                 self.sent.want(resent.netns);
             }
-            probes.forget_retransmits(&self.tally.quiet(now));
+            let gone = probes.forget_retransmits(&self.tally.quiet(now));
+            for resent in self.tally.forget(&gone) {
+                export.resent(&resent, None);
+            }
         }
         if probes.watches_retransmits() {
             export.sent(self.sent.read(now));

@@ -108,12 +108,7 @@ impl Tally {
         }
         let mut new = self.rows(snapshot, &mut left);
         let rest = left.into_iter().filter(|&(_, segments)| segments > 0);
-        new.extend(rest.map(|(namespace, segments)| Resent {
-            netns: Netns(namespace.netns),
-            v6: namespace.family == FAMILY_V6,
-            by: None,
-            segments,
-        }));
+        new.extend(rest.map(|(namespace, segments)| without_row(namespace, segments)));
         new
     }
 
@@ -156,21 +151,37 @@ impl Tally {
         new
     }
 
-    /// Namespaces whose places in the kernel others need more; they are forgotten here.
-    pub fn quiet(&mut self, now: Boottime) -> Vec<RetransmitNamespace> {
+    /// Namespaces whose places in the kernel others need more.
+    #[must_use]
+    pub fn quiet(&self, now: Boottime) -> Vec<RetransmitNamespace> {
         if self.told.len() < CROWDED {
             return Vec::new();
         }
-        let quiet: Vec<_> = self
-            .told
+        self.told
             .iter()
             .filter(|(_, told)| now.since(told.grown) >= QUIET)
             .map(|(&namespace, _)| namespace)
-            .collect();
-        for namespace in &quiet {
-            self.told.remove(namespace);
-        }
-        quiet
+            .collect()
+    }
+
+    /// Forgets namespaces that have no place in the kernel any longer, and returns what they had
+    /// sent again since the last reading, by what each had in the end.
+    pub fn forget(&mut self, gone: &BTreeMap<RetransmitNamespace, u64>) -> Vec<Resent> {
+        let rest = gone.iter().filter_map(|(namespace, total)| {
+            let told = self.told.remove(namespace)?;
+            let segments = total.checked_sub(told.segments).filter(|&new| new > 0)?;
+            Some(without_row(*namespace, segments))
+        });
+        rest.collect()
+    }
+}
+
+fn without_row(namespace: RetransmitNamespace, segments: u64) -> Resent {
+    Resent {
+        netns: Netns(namespace.netns),
+        v6: namespace.family == FAMILY_V6,
+        by: None,
+        segments,
     }
 }
 
@@ -272,6 +283,20 @@ mod tests {
         let quiet = tally.quiet(Boottime(QUIET.0));
         assert_eq!(quiet.len(), 1);
         assert_eq!(quiet[0].netns, 7);
+    }
+
+    #[test]
+    fn what_is_counted_between_the_last_reading_and_the_removal_is_told() {
+        let mut tally = Tally::default();
+        let a = key(7, 1, 1);
+        assert_eq!(told(&mut tally, &snapshot(9, &[(a, 9)])), [(1, 9)]);
+        // Four more, before its place was taken.
+        let gone = snapshot(13, &[]).totals;
+        let left: Vec<_> = tally.forget(&gone).iter().map(|new| new.segments).collect();
+        assert_eq!(left, [4]);
+        assert_eq!(tally.forget(&gone), []);
+        // It begins again, and so does what is told.
+        assert_eq!(told(&mut tally, &snapshot(2, &[(a, 15)])), [(1, 2)]);
     }
 
     #[test]
