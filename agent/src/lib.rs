@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod export;
 pub mod kernel;
+pub mod memory;
 pub mod observe;
 pub mod privilege;
 pub mod time;

@@ -264,6 +264,18 @@ impl Daemon {
         Ok(kib.trim().parse::<u64>().context("parse Pss")? * 1024)
     }
 
+    /// What it has of its heap in memory, bytes.
+    pub fn heap(&self) -> Result<u64> {
+        let path = format!("/proc/{}/smaps", self.pid());
+        let text = fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
+        let mut heap = text.lines().skip_while(|line| !line.ends_with("[heap]"));
+        let kib = heap
+            .find_map(|line| line.strip_prefix("Rss:"))
+            .and_then(|value| value.trim().strip_suffix(" kB"))
+            .with_context(|| format!("{path} has no heap"))?;
+        Ok(kib.trim().parse::<u64>().context("parse Rss")? * 1024)
+    }
+
     /// Sends it a signal.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.pid())

@@ -79,6 +79,19 @@ fn it_keeps_no_capability_that_it_does_not_need() -> Result<()> {
     daemon.stop()
 }
 
+/// The types of a kernel and the symbols of what runs are tens of megabytes while they are read.
+#[test]
+fn what_its_start_took_is_not_in_its_heap() -> Result<()> {
+    const MOST: u64 = 4 << 20;
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let daemon = Daemon::start(SETTINGS)?;
+    let heap = daemon.heap()?;
+    println!("{heap} bytes");
+    ensure!(heap < MOST, "{heap} bytes of heap");
+    daemon.stop()
+}
+
 #[test]
 fn it_ends_well_when_asked_to() -> Result<()> {
     requirement::root()?;

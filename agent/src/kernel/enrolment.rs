@@ -16,8 +16,9 @@ use super::{
     attach::chain,
     event::Event,
     image::{FileId, Options, Root, Target, main_site_from_address, plan},
-    probes::{Probes, give_back_memory},
+    probes::Probes,
 };
+use crate::memory;
 
 /// Executables remembered at most.
 const REMEMBERED: usize = 8192;
@@ -127,7 +128,7 @@ impl Enrolment {
         }
         probes.uprobes().pin();
         // The symbols of a large program are megabytes while they are being read.
-        give_back_memory();
+        memory::give_back();
     }
 
     fn executed(&mut self, mark: &Mark) {
@@ -189,6 +190,8 @@ impl Enrolment {
         for forgotten in probes.uprobes().take_forgotten() {
             self.seen.remove(&forgotten);
         }
+        // As above.
+        memory::give_back();
     }
 
     fn enrol(&mut self, probes: &mut Probes, root: &Root, executable: &Path) -> Vec<String> {

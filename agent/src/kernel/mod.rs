@@ -9,6 +9,7 @@ pub mod enrolment;
 pub mod event;
 pub mod image;
 pub mod ledger;
+mod object;
 pub mod offsets;
 pub mod oom;
 pub mod probes;

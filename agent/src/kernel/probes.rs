@@ -22,18 +22,15 @@ use super::{
     drain::{Drain, DrainCounts, Events},
     image::{Options, Plan, Root, Site},
     ledger::{self, LedgerLine},
-    offsets,
+    object, offsets,
     oom::OomLimits,
     program_log, recursion,
     retransmit::{RetransmitSnapshot, Retransmits},
     table::{Point, Signal, hooks},
     uprobes::{EnrolError, Uprobes},
 };
+use crate::memory;
 use crate::time::Boottime;
-
-/// The object that `cargo xtask build` made.
-pub(super) static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/hearth.bpf.o"));
 
 /// Bytes that wait in the ring before the reader is woken: half of it.
 const WAKE_BYTES: u32 = 1 << 19;
@@ -105,6 +102,9 @@ pub enum ProbesError {
     /// No type information.
     #[error(transparent)]
     Types(#[from] BtfError),
+    /// The object in this program is damaged.
+    #[error("the kernel object in this program cannot be unpacked: {0}")]
+    Object(#[source] std::io::Error),
     /// aya could not load the object.
     #[error("the kernel object cannot be loaded: {0}")]
     Load(#[source] Box<aya::EbpfError>),
@@ -175,7 +175,7 @@ impl Probes {
         }
         let started = Self::start_permitted(request);
         // Type information of a kernel is tens of megabytes while it is being read.
-        give_back_memory();
+        memory::give_back();
         started
     }
 
@@ -201,7 +201,7 @@ impl Probes {
             .override_global("CONFIG", &config, true)
             .override_global("READY_FILE", &file, true)
             .override_global("OOM", &oom, true)
-            .load(OBJECT)
+            .load(&object::inflated()?)
             .map_err(|error| ProbesError::Load(Box::new(error)))?;
 
         set_rules(&mut ebpf, &request.rules)?;
@@ -487,12 +487,6 @@ impl Probes {
     pub fn uprobes(&mut self) -> &mut Uprobes {
         &mut self.uprobes
     }
-}
-
-/// Gives free memory back to the system: after work that takes much of it for a moment.
-pub(super) fn give_back_memory() {
-    // SAFETY: no argument that could be wrong, and no effect but on free memory.
-    unsafe { libc::malloc_trim(0) };
 }
 
 pub(super) fn map<T: TryFrom<aya::maps::Map, Error = MapError>>(

@@ -8,7 +8,7 @@ use blazesym::symbolize::source::{Kernel, Source};
 use blazesym::symbolize::{Input, Symbolized, Symbolizer};
 use thiserror::Error;
 
-use super::probes::give_back_memory;
+use crate::memory;
 
 /// Kernel addresses have no names here.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub fn kernel_names(addresses: &[u64]) -> Result<Vec<Option<String>>, SymbolsErr
         return Ok(Vec::new());
     }
     let named = look_up(addresses);
-    give_back_memory();
+    memory::give_back();
     let named = named?;
     if named.iter().all(Option::is_none) {
         return Err(SymbolsError::Hidden);

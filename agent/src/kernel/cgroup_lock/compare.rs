@@ -8,8 +8,8 @@ use super::{LockCounts, LockLimits, LockMaps, borrowed, calibrated, map_of, prep
 use crate::kernel::{
     attach::{self, Link},
     btf::Btf,
-    offsets,
-    probes::{OBJECT, ProbesError},
+    object, offsets,
+    probes::ProbesError,
     table::{
         Program,
         cgroup_lock::{CONTENTION, FENTRY, KPROBE, RCU_FENTRY, RCU_KPROBE, REFERENCE},
@@ -53,7 +53,7 @@ impl Comparison {
             .btf(Some(&aya_types))
             .override_global("OFFSETS", &offsets, true)
             .map_max_entries("LOCK_COUNTS", LOCK_ROWS * LOCK_WAYS)
-            .load(OBJECT)
+            .load(&object::inflated()?)
             .map_err(|error| ProbesError::Load(Box::new(error)))?;
         prepare(&mut ebpf, &LockLimits::default())?;
         let mut attach = |way, lists: &[&[Program]]| {
