@@ -380,7 +380,6 @@ impl Daemon {
                 ("marks", stats.marks_dropped),
                 ("exec_names", stats.names_dropped),
                 ("cgroup_names", stats.cgroups_evicted),
-                ("lock_cgroups", self.locks.cut()),
                 ("identities", self.resolver.stats().busy),
             ],
             starts_open: stats.open as u64,

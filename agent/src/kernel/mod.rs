@@ -20,4 +20,5 @@ pub mod symbols;
 pub mod table;
 mod take_out;
 pub mod uprobes;
+mod walk;
 pub mod watch_share;

@@ -94,11 +94,6 @@ impl Locks {
         export.locks(&snapshot, &self.waits);
         Ok(())
     }
-
-    /// Readings by cgroup that were left out.
-    pub(super) const fn cut(&self) -> u64 {
-        self.waits.cut()
-    }
 }
 
 /// How many log records there may be.

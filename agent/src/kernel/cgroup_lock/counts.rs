@@ -1,12 +1,11 @@
 //! What the programs have counted: totals since they were attached.
 
-use std::collections::BTreeMap;
-
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, PerCpuValues};
+use aya::maps::{MapData, MapError, PerCpuArray, PerCpuValues};
 use hearth_abi::{
     LOCK_BUCKETS, LOCK_ROWS, Lock, LockCgroup, LockRow, LockTimes, LockTotals, Operation,
 };
 
+use crate::kernel::walk::Walk;
 use crate::time::Nanos;
 
 /// Waits, or holds, of one lock and operation.
@@ -78,24 +77,19 @@ pub struct LockSnapshot {
     pub counts: Vec<LockCounts>,
     /// By cgroup as well, in no order; the rest of `counts` is of cgroups that went.
     pub cgroups: Vec<LockCgroupCounts>,
-    /// Whether some of these are missing: the map changed so fast that the walk of it had no end.
-    pub is_cut: bool,
 }
-
-/// Steps of one walk of the counts by cgroup: twice what the map has room for.
-const STEPS: usize = 2 * 4096;
 
 /// The maps that the programs count in.
 pub(in crate::kernel) struct LockMaps {
     rows: PerCpuArray<MapData, LockRow>,
-    cgroups: HashMap<MapData, LockCgroup, LockTotals>,
+    cgroups: Walk<LockCgroup, LockTotals>,
 }
 
 impl LockMaps {
     /// Of the maps.
     pub(in crate::kernel) fn new(
         rows: PerCpuArray<MapData, LockRow>,
-        cgroups: HashMap<MapData, LockCgroup, LockTotals>,
+        cgroups: Walk<LockCgroup, LockTotals>,
     ) -> Self {
         Self { rows, cgroups }
     }
@@ -111,8 +105,7 @@ impl LockMaps {
             let zeros = PerCpuValues::try_from(vec![ZERO; cpus])?;
             self.rows.set(row, zeros, 0)?;
         }
-        let keys: Vec<LockCgroup> = self.cgroups.keys().collect::<Result<_, _>>()?;
-        for key in keys {
+        for (key, _) in self.cgroups.entries()? {
             // Evicted meanwhile is as good.
             let _ = self.cgroups.remove(&key);
         }
@@ -121,11 +114,9 @@ impl LockMaps {
 
     /// Reads all; `exact` are the locks whose holds are exact.
     pub(in crate::kernel) fn read(&self, exact: &[Lock]) -> Result<LockSnapshot, MapError> {
-        let (cgroups, is_cut) = self.read_cgroups()?;
         Ok(LockSnapshot {
             counts: self.read_rows(0, exact)?,
-            cgroups,
-            is_cut,
+            cgroups: self.read_cgroups()?,
         })
     }
 
@@ -158,17 +149,10 @@ impl LockMaps {
         Ok(counts)
     }
 
-    /// The counts by cgroup, and whether some are missing.
-    fn read_cgroups(&self) -> Result<(Vec<LockCgroupCounts>, bool), MapError> {
-        // A walk of a map that changes meanwhile may begin anew: each key counts once.
-        let mut found = BTreeMap::new();
-        let mut walk = self.cgroups.iter();
-        for entry in walk.by_ref().take(STEPS) {
-            let (key, totals) = entry?;
-            found.insert(key, totals);
-        }
-        let is_cut = walk.next().is_some();
-        let found = found
+    fn read_cgroups(&self) -> Result<Vec<LockCgroupCounts>, MapError> {
+        let counts = self
+            .cgroups
+            .entries()?
             .into_iter()
             .filter_map(|(key, totals)| {
                 Some(LockCgroupCounts {
@@ -177,8 +161,7 @@ impl LockMaps {
                     cgroup: key.cgroup,
                     totals,
                 })
-            })
-            .collect();
-        Ok((found, is_cut))
+            });
+        Ok(counts.collect())
     }
 }

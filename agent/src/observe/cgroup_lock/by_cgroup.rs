@@ -28,7 +28,6 @@ pub struct WaitsByCgroup {
     /// What was ever told by name, also of those whose slot is free again.
     named: u64,
     others: Nanos,
-    cut: u64,
 }
 
 impl WaitsByCgroup {
@@ -41,7 +40,6 @@ impl WaitsByCgroup {
             read: HashMap::new(),
             named: 0,
             others: Nanos(0),
-            cut: 0,
         }
     }
 
@@ -49,12 +47,6 @@ impl WaitsByCgroup {
     pub fn read(&mut self, snapshot: &LockSnapshot, mut path: impl FnMut(u64) -> Option<String>) {
         // Whoever is gone waits no more, and its name is not needed for another's counter.
         self.slots.retain(|_, slot| path(slot.id).is_some());
-        if snapshot.is_cut {
-            // What is missing would seem to have begun anew when it is there again: what came is
-            // in the next reading that is whole.
-            self.cut += 1;
-            return;
-        }
         let mut came: BTreeMap<u64, u64> = BTreeMap::new();
         let mut read = HashMap::new();
         for counts in &snapshot.cgroups {
@@ -94,12 +86,6 @@ impl WaitsByCgroup {
         self.slots
             .iter()
             .map(|(path, slot)| (path.as_str(), slot.waited))
-    }
-
-    /// Readings that were left out because some counts were missing.
-    #[must_use]
-    pub const fn cut(&self) -> u64 {
-        self.cut
     }
 
     /// What all others waited together.
@@ -142,7 +128,6 @@ mod tests {
                     },
                 })
                 .collect(),
-            is_cut: false,
         }
     }
 
@@ -187,18 +172,5 @@ mod tests {
         waits.read(&snapshot(5 * MS, &[(1, 3 * MS), (2, 2 * MS)]), without);
         assert_eq!(told(&waits), [("/2", 2 * MS)]);
         assert_eq!(waits.others(), Nanos(0));
-    }
-    #[test]
-    fn a_reading_that_is_cut_counts_nothing_twice() {
-        let mut waits = WaitsByCgroup::new(2);
-        waits.read(&snapshot(4 * MS, &[(1, 3 * MS), (2, MS)]), known);
-        let cut = LockSnapshot {
-            is_cut: true,
-            ..snapshot(6 * MS, &[(2, 2 * MS)])
-        };
-        waits.read(&cut, known);
-        waits.read(&snapshot(6 * MS, &[(1, 4 * MS), (2, 2 * MS)]), known);
-        assert_eq!(told(&waits), [("/1", 4 * MS), ("/2", 2 * MS)]);
-        assert_eq!((waits.others(), waits.cut()), (Nanos(0), 1));
     }
 }
