@@ -1,0 +1,1 @@
+//! Cgroups of sandboxes, on v1, v2 and hybrid hosts.
