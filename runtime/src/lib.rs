@@ -2,7 +2,11 @@
 //!
 //! Synchronous, and it knows nothing of eBPF or telemetry: what happens is told by plain types.
 //!
+//! - [`id`]: names of sandboxes, their lives, requests and functions, each parsed in one place.
 //! - [`cgroup`]: limits, usage, pressure and ends of the processes of one sandbox, on v1, v2 and
 //!   hybrid hosts.
+//! - [`channel`]: the framed stream between who runs a sandbox and what is inside of it.
 
 pub mod cgroup;
+pub mod channel;
+pub mod id;
