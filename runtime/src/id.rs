@@ -18,6 +18,9 @@ pub enum IdError {
         "request id `{0}`: must be a UUID in lowercase, like 8476a536-e9f4-41e8-9739-2dfe598c3fcd"
     )]
     Request(String),
+    /// Not a name that slots have.
+    #[error("slot name `{0}`: must be `slot-` and 4 to 10 digits, like slot-0042")]
+    Slot(String),
     /// Not a name that a function may have.
     #[error(
         "function name `{0}`: must be 1 to 63 lowercase letters, digits and hyphens, \
@@ -46,6 +49,11 @@ pub struct Epoch(pub u32);
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct RequestId(u128);
+
+/// One slot of the pool: a number that tells nothing of who is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct SlotName(pub u32);
 
 /// What a function is called by; also a label of DNS, so that it can be part of an address.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -169,6 +177,28 @@ impl FromStr for RequestId {
     }
 }
 
+impl fmt::Display for SlotName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "slot-{:04}", self.0)
+    }
+}
+
+impl FromStr for SlotName {
+    type Err = IdError;
+
+    fn from_str(text: &str) -> Result<Self, IdError> {
+        let wrong = || IdError::Slot(text.chars().take(64).collect());
+        let digits = text.strip_prefix("slot-").ok_or_else(wrong)?;
+        let slot = Self(digits.parse().map_err(|_| wrong())?);
+        // One spelling each: neither a sign nor more zeros than are written.
+        if slot.to_string() == text {
+            Ok(slot)
+        } else {
+            Err(wrong())
+        }
+    }
+}
+
 impl FunctionName {
     /// The name as text.
     #[must_use]
@@ -219,7 +249,7 @@ macro_rules! as_text {
     )*};
 }
 
-as_text!(SandboxId, RequestId, FunctionName);
+as_text!(SandboxId, RequestId, SlotName, FunctionName);
 
 #[cfg(test)]
 #[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
@@ -230,7 +260,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn ids_are_read_as_they_are_written(bits: u64, request: u128) {
+        fn ids_are_read_as_they_are_written(bits: u64, request: u128, slot: u32) {
+            prop_assert_eq!(SlotName(slot).to_string().parse(), Ok(SlotName(slot)));
             prop_assert_eq!(SandboxId(bits).to_string().parse(), Ok(SandboxId(bits)));
             prop_assert_eq!(RequestId(request).to_string().parse(), Ok(RequestId(request)));
         }
@@ -268,6 +299,22 @@ mod tests {
         }
         for text in ["2f", "-f", "f-", "F", "f_g", "f.g", &"f".repeat(64)] {
             assert!(text.parse::<FunctionName>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_slot_has_one_spelling() {
+        assert_eq!("slot-0042".parse(), Ok(SlotName(42)));
+        assert_eq!("slot-12345".parse(), Ok(SlotName(12345)));
+        for text in [
+            "slot-42",
+            "slot-00042",
+            "slot-+042",
+            "slot-4294967296",
+            "slot-",
+            "0042",
+        ] {
+            assert!(text.parse::<SlotName>().is_err(), "{text}");
         }
     }
 
