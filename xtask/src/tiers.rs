@@ -164,11 +164,13 @@ impl Tier {
         match self {
             Self::Lint => lint::run(workspace),
             Self::Unit => unit(workspace),
-            Self::Fuzz => cargo_test(
-                workspace,
-                &["--package", "hearth", "--test", "cold_start"],
-                &[FUZZ],
-            ),
+            Self::Fuzz => {
+                let of_agent = ["--package", "hearth", "--test", "cold_start"];
+                let of_runtime = ["--package", "hearth-runtime", "--test", "any_bytes"];
+                let mut counts = cargo_test(workspace, &of_agent, &[FUZZ])?;
+                counts += cargo_test(workspace, &of_runtime, &[])?;
+                Ok(counts)
+            }
             Self::Kernel => {
                 let mut counts = test_programs(workspace, |name| !TELEMETRY.contains(&name), only)?;
                 for name in AS_ROOT {

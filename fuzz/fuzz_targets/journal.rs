@@ -1,0 +1,8 @@
+//! Any bytes as the spawner's journal.
+#![no_main]
+
+#[path = "../runtime.rs"]
+#[allow(dead_code, reason = "the other target uses the rest")]
+mod runtime;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| runtime::journal(data));
