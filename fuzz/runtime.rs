@@ -2,6 +2,9 @@
 //! are. The runtime's tests run the same without a fuzzer.
 
 use hearth_runtime::channel::{Decoder, Frame};
+use hearth_runtime::id::RequestId;
+use hearth_runtime::invoke::http::{HttpError, Parser, Request};
+use hearth_runtime::invoke::{Effect, Invocation, Session};
 use hearth_runtime::journal;
 
 /// Any bytes are frames or an error, however they are cut; and what was read is written as it was.
@@ -41,4 +44,43 @@ pub(crate) fn journal(data: &[u8]) {
     let with_another = journal::read(&more);
     assert_eq!(with_another.lives, lines.lives);
     assert_eq!(with_another.damaged, lines.damaged + 1);
+}
+
+/// What a function sends to the Runtime API is requests or an error, however it is cut; each is
+/// replied to once at most, and its bodies keep to the limit.
+pub(crate) fn runtime_api(data: &[u8]) {
+    const LIMIT: usize = 64;
+    let (cut, bytes) = data.split_first().unwrap_or((&0, &[]));
+    let cut = usize::from(*cut).max(1);
+    let (whole, end) = requests(bytes, usize::MAX, LIMIT);
+    let (in_pieces, end_in_pieces) = requests(bytes, cut, LIMIT);
+    assert_eq!((&whole, &end), (&in_pieces, &end_in_pieces));
+    let mut session = Session::new();
+    for (connection, request) in (0_usize..).zip(whole) {
+        assert!(request.body.as_ref().is_none_or(|body| body.len() <= LIMIT));
+        let effects = session.call(connection, request);
+        let mine =
+            |effect: &&Effect<usize>| matches!(effect, Effect::Reply(to, _) if *to == connection);
+        assert!(effects.iter().filter(mine).count() <= 1);
+        let _ = session.invoke(Invocation {
+            request: RequestId::from_u128(1),
+            ..Invocation::default()
+        });
+    }
+}
+
+fn requests(bytes: &[u8], cut: usize, limit: usize) -> (Vec<Request>, Option<HttpError>) {
+    let mut parser = Parser::new(limit);
+    let mut requests = Vec::new();
+    for part in bytes.chunks(cut) {
+        parser.feed(part);
+        loop {
+            match parser.take() {
+                Ok(Some(request)) => requests.push(request),
+                Ok(None) => break,
+                Err(error) => return (requests, Some(error)),
+            }
+        }
+    }
+    (requests, None)
 }

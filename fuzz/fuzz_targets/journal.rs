@@ -2,7 +2,7 @@
 #![no_main]
 
 #[path = "../runtime.rs"]
-#[allow(dead_code, reason = "the other target uses the rest")]
+#[allow(dead_code, reason = "the other targets use the rest")]
 mod runtime;
 
 libfuzzer_sys::fuzz_target!(|data: &[u8]| runtime::journal(data));
