@@ -6,6 +6,7 @@ use hearth_runtime::id::RequestId;
 use hearth_runtime::invoke::http::{HttpError, Parser, Request};
 use hearth_runtime::invoke::{Effect, Invocation, Session};
 use hearth_runtime::journal;
+use hearth_runtime::rootfs::{self, Limits};
 
 /// Any bytes are frames or an error, however they are cut; and what was read is written as it was.
 pub(crate) fn channel(data: &[u8]) {
@@ -83,4 +84,32 @@ fn requests(bytes: &[u8], cut: usize, limit: usize) -> (Vec<Request>, Option<Htt
         }
     }
     (requests, None)
+}
+
+/// Any bytes are a layer or are refused; either way nothing outside of its directory changes, and
+/// its limits hold.
+pub(crate) fn layer(data: &[u8]) {
+    const LIMITS: Limits = Limits {
+        bytes: 64 * 1024,
+        entries: 32,
+    };
+    let folder = tempfile::tempdir().expect("a folder");
+    let outside = folder.path().join("outside");
+    let root = folder.path().join("root");
+    std::fs::write(&outside, "precious").expect("a file");
+    std::fs::create_dir(&root).expect("a directory");
+    // Somebody's layer below had links that lead out.
+    for (name, target) in [("up", ".."), ("f", "../outside")] {
+        std::os::unix::fs::symlink(target, root.join(name)).expect("a link");
+    }
+    let directory = std::fs::File::open(&root).expect("the directory");
+    if let Ok(applied) = rootfs::apply(data, directory.into(), LIMITS) {
+        assert!(applied.bytes <= LIMITS.bytes && applied.entries <= LIMITS.entries);
+    }
+    let names = std::fs::read_dir(folder.path())
+        .expect("the folder")
+        .count();
+    assert_eq!(names, 2, "root and outside, nothing new");
+    let content = std::fs::read_to_string(&outside).expect("the file");
+    assert_eq!(content, "precious");
 }

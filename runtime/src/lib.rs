@@ -9,6 +9,7 @@
 //! - [`invoke`]: the function interface, the AWS Lambda Runtime API.
 //! - [`journal`]: what the spawner has made and not yet taken away.
 //! - [`process`]: one process for certain, by its number and its start.
+//! - [`rootfs`]: what is at `/` in a sandbox, from layers that are not trusted.
 
 pub mod cgroup;
 pub mod channel;
@@ -16,3 +17,4 @@ pub mod id;
 pub mod invoke;
 pub mod journal;
 pub mod process;
+pub mod rootfs;

@@ -49,8 +49,31 @@ fn damaged(bodies: Vec<(String, Vec<u8>)>, damage: &[(usize, u8)]) -> Vec<u8> {
     bytes
 }
 
+/// An entry of a layer, with paths and links that meet each other.
+fn entry() -> impl Strategy<Value = Vec<u8>> {
+    let path = "(\\./|\\.\\./|/)?(up|f|d|\\.wh\\.)?/?(outside|g|\\.\\.|\\.wh\\.\\.wh\\.\\.opq)?";
+    let kind = prop::sample::select(&b"0001255LxgKS7"[..]);
+    (path, path, kind, 0..600_usize).prop_map(|(path, link, kind, size)| {
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::new(kind));
+        header.set_mode(0o755);
+        header.set_size(size as u64);
+        let raw = header.as_old_mut();
+        raw.name[..path.len()].copy_from_slice(path.as_bytes());
+        raw.linkname[..link.len()].copy_from_slice(link.as_bytes());
+        header.set_cksum();
+        let content = path
+            .bytes()
+            .cycle()
+            .take(if path.is_empty() { 0 } else { size });
+        let mut bytes: Vec<u8> = header.as_bytes().iter().copied().chain(content).collect();
+        bytes.resize(512 + size.next_multiple_of(512), 0);
+        bytes
+    })
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_bytes_are_frames_or_not(data in vec(any::<u8>(), 0..1200)) {
@@ -75,6 +98,16 @@ proptest! {
         let parts = parts.into_iter().map(|part| PARTS[part]);
         let data: Vec<u8> = std::iter::once(cut).chain(parts.flat_map(str::bytes)).collect();
         bodies::runtime_api(&data);
+    }
+
+    #[test]
+    fn any_entries_are_a_layer_or_not(entries in vec(entry(), 0..8), damage in vec((any::<usize>(), any::<u8>()), 0..2)) {
+        let mut layer: Vec<u8> = entries.concat();
+        for (at, to) in damage.into_iter().filter(|_| !entries.is_empty()) {
+            let at = at % layer.len();
+            layer[at] = to;
+        }
+        bodies::layer(&layer);
     }
 
     #[test]

@@ -1,0 +1,13 @@
+//! What is at `/` in a sandbox: layers that others made, and that are not trusted.
+//!
+//! A layer is a tar archive (of an OCI image, or a function's own). [`apply`] unpacks it into a
+//! directory, one layer over the other, and writes nothing outside of that directory, whatever the
+//! archive says; what it refuses, it names.
+
+mod apply;
+mod archive;
+mod name;
+mod tree;
+
+pub use apply::{Applied, LayerError, Limits, apply};
+pub use name::{NameError, NameProblem};
