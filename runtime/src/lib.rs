@@ -10,6 +10,7 @@
 //! - [`journal`]: what the spawner has made and not yet taken away.
 //! - [`process`]: one process for certain, by its number and its start.
 //! - [`rootfs`]: what is at `/` in a sandbox, from layers that are not trusted.
+//! - [`seccomp`]: which system calls the code in a sandbox may make.
 
 pub mod cgroup;
 pub mod channel;
@@ -18,3 +19,4 @@ pub mod invoke;
 pub mod journal;
 pub mod process;
 pub mod rootfs;
+pub mod seccomp;

@@ -61,6 +61,8 @@ const AS_ROOT_LADDER: &[&str] = &["oom_recorder"];
 
 /// The tests of the fuzz tier, in the agent's test program `cold_start`.
 const FUZZ: &str = "any_marks";
+/// The test program of the runtime that is all of the fuzz tier.
+const FUZZ_OF_RUNTIME: &str = "any_bytes";
 
 /// How many tests of a tier are run a second time: more failures than this have one cause.
 const SECOND_RUNS: usize = 3;
@@ -166,7 +168,7 @@ impl Tier {
             Self::Unit => unit(workspace),
             Self::Fuzz => {
                 let of_agent = ["--package", "hearth", "--test", "cold_start"];
-                let of_runtime = ["--package", "hearth-runtime", "--test", "any_bytes"];
+                let of_runtime = ["--package", "hearth-runtime", "--test", FUZZ_OF_RUNTIME];
                 let mut counts = cargo_test(workspace, &of_agent, &[FUZZ])?;
                 counts += cargo_test(workspace, &of_runtime, &[])?;
                 Ok(counts)
@@ -258,12 +260,13 @@ fn counted(command: &mut Command) -> Result<Counts> {
 
 fn unit(workspace: &Workspace) -> Result<Counts> {
     const NOT_HERE: [&str; 3] = ["--workspace", "--exclude", "hearth-tests"];
-    let names = executables(workspace, "hearth")?;
+    let mut names = executables(workspace, "hearth")?;
+    names.extend(executables(workspace, "hearth-runtime")?);
     let mut what = NOT_HERE.to_vec();
     what.extend(["--lib", "--bins"]);
     for name in names
         .keys()
-        .filter(|name| !AS_ROOT.contains(&name.as_str()))
+        .filter(|name| !AS_ROOT.contains(&name.as_str()) && **name != FUZZ_OF_RUNTIME)
     {
         what.extend(["--test", name]);
     }
