@@ -74,7 +74,7 @@ fn refuse_all(listener: &Listener) -> Refused {
     let mut refused = Refused::new();
     loop {
         let mut ready = [PollFd::new(listener, PollFlags::IN)];
-        let timeout = Timespec::try_from(Duration::from_secs(60)).expect("a time");
+        let timeout = Timespec::try_from(Duration::from_mins(1)).expect("a time");
         poll(&mut ready, Some(&timeout)).expect("poll");
         let events = ready[0].revents();
         if events.contains(PollFlags::IN) {
@@ -181,10 +181,8 @@ fn what_reaches_out_is_refused_and_told_by_name() {
         (libc::SYS_chroot, "chroot"),
         (libc::SYS_fanotify_init, "fanotify_init"),
     ];
-    let script: String = calls
-        .iter()
-        .map(|(number, _)| format!("call({number}, 0, 0, 0, 0, 0)\n"))
-        .collect();
+    let lines = calls.map(|(number, _)| format!("call({number}, 0, 0, 0, 0, 0)"));
+    let script = lines.join("\n");
     let (said, refused) = call(&script, &Profile::default());
     assert!(said.lines().all(|line| line == "EPERM"), "{said}");
     assert_eq!(said.lines().count(), calls.len());
@@ -198,11 +196,11 @@ fn what_reaches_out_is_refused_and_told_by_name() {
 #[test]
 fn arguments_decide_where_a_call_can_be_both() {
     let namespaces = [libc::CLONE_NEWUSER, libc::CLONE_NEWNS, libc::CLONE_NEWNET];
-    let mut script = String::new();
-    for namespace in namespaces {
-        script += &format!("call({}, {})\n", libc::SYS_clone, namespace | libc::SIGCHLD);
-    }
-    for (family, kind, protocol) in [
+    let clones = namespaces.map(|namespace| {
+        let flags = namespace | libc::SIGCHLD;
+        format!("call({}, {flags})", libc::SYS_clone)
+    });
+    let sockets = [
         (libc::AF_PACKET, libc::SOCK_RAW, 0),
         (libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP),
         (
@@ -213,15 +211,17 @@ fn arguments_decide_where_a_call_can_be_both() {
         (libc::AF_ALG, libc::SOCK_SEQPACKET, 0),
         (libc::AF_VSOCK, libc::SOCK_STREAM, 0),
         (libc::AF_NETLINK, libc::SOCK_RAW, libc::NETLINK_AUDIT),
-    ] {
-        script += &format!("call({}, {family}, {kind}, {protocol})\n", libc::SYS_socket);
-    }
+    ]
+    .map(|(family, kind, protocol)| {
+        let socket = libc::SYS_socket;
+        format!("call({socket}, {family}, {kind}, {protocol})")
+    });
     // The kernel does not look at the upper half, so that it must not make a difference.
-    for request in [libc::TIOCSTI, libc::TIOCSTI | 1 << 32, libc::TIOCLINUX] {
-        script += &format!("call({}, 0, {request}, 0)\n", libc::SYS_ioctl);
-    }
-    script += &format!("call({}, 0x40000)\n", libc::SYS_personality);
-    let (said, refused) = call(&script, &Profile::default());
+    let ioctls = [libc::TIOCSTI, libc::TIOCSTI | 1 << 32, libc::TIOCLINUX]
+        .map(|request| format!("call({}, 0, {request}, 0)", libc::SYS_ioctl));
+    let personality = [format!("call({}, 0x40000)", libc::SYS_personality)];
+    let script = [&clones[..], &sockets[..], &ioctls[..], &personality[..]].concat();
+    let (said, refused) = call(&script.join("\n"), &Profile::default());
     assert!(said.lines().all(|line| line == "EPERM"), "{said}");
     let told = [
         ("clone", 3),
