@@ -54,7 +54,7 @@ impl Layout {
         descriptor
     }
 
-    fn image(&self, architecture: &str, layers: Value) -> Value {
+    fn image(&self, architecture: &str, layers: &Value) -> Value {
         let config = json!({
             "os": "linux",
             "architecture": architecture,
@@ -104,8 +104,8 @@ fn the_image_for_this_machine_is_unpacked_layer_by_layer() {
     let below = layout.layer(&[("bin/sh", "below"), ("gone", "below")]);
     let above = layout.layer(&[("bin/sh", "above"), (".wh.gone", "")]);
     let images = json!([
-        layout.image("s390x", json!([])),
-        layout.image(here(), json!([below, above])),
+        layout.image("s390x", &json!([])),
+        layout.image(here(), &json!([below, above])),
     ]);
     let inner = layout.document(INDEX, &json!({"manifests": images}));
     layout.index(&json!([named(inner, "latest")]));
@@ -125,7 +125,7 @@ fn the_image_for_this_machine_is_unpacked_layer_by_layer() {
 fn content_that_was_changed_is_refused() {
     let layout = Layout::new();
     let layer = layout.layer(&[("a", "good")]);
-    layout.index(&json!([layout.image(here(), json!([layer]))]));
+    layout.index(&json!([layout.image(here(), &json!([layer]))]));
     layout.unpack().unwrap();
     let digits = layer["digest"]
         .as_str()
@@ -156,12 +156,12 @@ fn what_is_not_there_is_named() {
     let layout = Layout::new();
     let told = |name| layout.open(name).unwrap_err().to_string();
     assert!(told(None).contains("no index.json"));
-    let image = layout.image(here(), json!([]));
+    let image = layout.image(here(), &json!([]));
     layout.index(&json!([named(image.clone(), "a"), named(image, "b")]));
     assert!(told(None).contains("name one of a, b"), "{}", told(None));
     assert!(told(Some("c")).contains("no image `c`; it has a, b"));
     assert!(layout.open(Some("b")).is_ok());
-    layout.index(&json!([layout.image("s390x", json!([]))]));
+    layout.index(&json!([layout.image("s390x", &json!([]))]));
     assert!(told(None).contains("it has linux/s390x"), "{}", told(None));
 }
 
@@ -170,11 +170,11 @@ fn what_cannot_be_read_says_what_to_do() {
     let layout = Layout::new();
     let mut layer = layout.layer(&[]);
     layer["mediaType"] = "application/vnd.oci.image.layer.v1.tar+zstd".into();
-    layout.index(&json!([layout.image(here(), json!([layer]))]));
+    layout.index(&json!([layout.image(here(), &json!([layer]))]));
     let told = layout.open(None).unwrap_err().to_string();
     assert!(told.contains("compressed by gzip"), "{told}");
     let layers = vec![layout.layer(&[]); 129];
-    layout.index(&json!([layout.image(here(), json!(layers))]));
+    layout.index(&json!([layout.image(here(), &json!(layers))]));
     assert!(
         layout
             .open(None)
@@ -187,7 +187,7 @@ fn what_cannot_be_read_says_what_to_do() {
         let told = layout.open(None).unwrap_err().to_string();
         assert!(told.contains("is no digest"), "{told}");
     }
-    let mut nested = layout.image(here(), json!([]));
+    let mut nested = layout.image(here(), &json!([]));
     for _ in 0..5 {
         nested = layout.document(INDEX, &json!({"manifests": [nested]}));
     }
