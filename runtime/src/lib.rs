@@ -6,6 +6,7 @@
 //! - [`cgroup`]: limits, usage, pressure and ends of the processes of one sandbox, on v1, v2 and
 //!   hybrid hosts.
 //! - [`channel`]: the framed stream between who runs a sandbox and what is inside of it.
+//! - [`heap`]: what garbage collectors are told of a memory limit.
 //! - [`invoke`]: the function interface, the AWS Lambda Runtime API.
 //! - [`journal`]: what the spawner has made and not yet taken away.
 //! - [`process`]: one process for certain, by its number and its start.
@@ -14,6 +15,7 @@
 
 pub mod cgroup;
 pub mod channel;
+pub mod heap;
 pub mod id;
 pub mod invoke;
 pub mod journal;

@@ -179,6 +179,7 @@ impl Tier {
                     counts +=
                         cargo_test(workspace, &["--package", "hearth", "--test", name], only)?;
                 }
+                counts += programs_of_runtime(workspace, only)?;
                 Ok(counts)
             }
             Self::Telemetry => test_programs(workspace, |name| TELEMETRY.contains(&name), only),
@@ -260,13 +261,12 @@ fn counted(command: &mut Command) -> Result<Counts> {
 
 fn unit(workspace: &Workspace) -> Result<Counts> {
     const NOT_HERE: [&str; 3] = ["--workspace", "--exclude", "hearth-tests"];
-    let mut names = executables(workspace, "hearth")?;
-    names.extend(executables(workspace, "hearth-runtime")?);
+    let names = executables(workspace, "hearth")?;
     let mut what = NOT_HERE.to_vec();
     what.extend(["--lib", "--bins"]);
     for name in names
         .keys()
-        .filter(|name| !AS_ROOT.contains(&name.as_str()) && **name != FUZZ_OF_RUNTIME)
+        .filter(|name| !AS_ROOT.contains(&name.as_str()))
     {
         what.extend(["--test", name]);
     }
@@ -290,6 +290,16 @@ fn test_programs(
     // With the tests of what they share.
     let mut what = vec!["--package", "hearth-tests", "--lib"];
     for name in &names {
+        what.extend(["--test", name]);
+    }
+    cargo_test(workspace, &what, only)
+}
+
+/// The runtime's tests with real programs.
+fn programs_of_runtime(workspace: &Workspace, only: &[&str]) -> Result<Counts> {
+    let names = executables(workspace, "hearth-runtime")?;
+    let mut what = vec!["--package", "hearth-runtime"];
+    for name in names.keys().filter(|name| **name != FUZZ_OF_RUNTIME) {
         what.extend(["--test", name]);
     }
     cargo_test(workspace, &what, only)
