@@ -196,6 +196,7 @@ pub fn prebuild(folder: &Path) -> Result<()> {
         "storm",
         "cgroup_storm",
         "grow",
+        "tenant",
     ] {
         fs::copy(c(name)?, folder.join(name)).context("copy a program")?;
         fs::copy(c_static(name)?, folder.join(format!("{name}-static")))

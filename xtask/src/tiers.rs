@@ -47,6 +47,7 @@ const TELEMETRY: &[&str] = &["dashboards", "telemetry"];
 const LADDER: &[&str] = &[
     "calibration",
     "cgroup_lock",
+    "cgroup_runtime",
     "kernel_ladder",
     "near_limit",
     "oom",
