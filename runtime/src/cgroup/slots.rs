@@ -12,6 +12,7 @@ use super::group::Cgroup;
 use super::limits::{Limits, Report};
 use super::subtree::{Name, Subtree};
 use super::usage::Usage;
+use crate::id::SlotName;
 
 /// How much a pool may hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -84,7 +85,7 @@ pub struct Pool {
     bounds: Bounds,
     ready: VecDeque<Ready>,
     waiting: VecDeque<Cgroup>,
-    next: u64,
+    next: u32,
     counts: Counts,
 }
 
@@ -266,7 +267,7 @@ impl Pool {
 
     fn make(&mut self) -> Result<Cgroup> {
         loop {
-            let name = Name::new(format!("slot-{:04}", self.next))?;
+            let name = Name::new(SlotName(self.next).to_string())?;
             self.next += 1;
             match Cgroup::create(&self.subtree, name) {
                 // Of a former life; whoever keeps the journal knows what it is.
