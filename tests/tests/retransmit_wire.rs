@@ -2,7 +2,7 @@
 //! filter of the host's own that refuses some: those are in the kernel's count, too.
 
 use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -12,8 +12,13 @@ use hearth_tests::daemon::Daemon;
 use hearth_tests::metrics::{Sample, Scrape};
 use hearth_tests::network::{Namespace, Running, own_counter};
 use hearth_tests::{machine, requirement};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketType, accept, bind, connect, getsockname, listen,
+    recv, send as send_bytes, socket,
+};
 
 const COUNTER: &str = "hearth_tcp_retransmitted_segments_total";
+const EVENTS: &str = "hearth_probe_events_total";
 const SETTINGS: &str = "signals = ['cold_start', 'retransmit']\nmode = 'sandbox'\n";
 const PATIENCE: Duration = Duration::from_mins(1);
 /// Of what leaves, one in fifty is refused, which TCP is told; of what arrives, one in twenty is
@@ -138,6 +143,60 @@ fn both_ends_of_a_lossy_wire_count_what_the_kernel_counts() -> Result<()> {
     daemon.stop()
 }
 
+/// Sockets of another protocol pass the same states and have no count of TCP's in them: an MPTCP
+/// socket stands for several of TCP, which are counted on their own.
+#[test]
+fn sockets_that_are_not_tcp_have_sent_nothing_again() -> Result<()> {
+    requirement::root()?;
+    let _machine = machine::shared()?;
+    let daemon = Daemon::start(SETTINGS)?;
+    let end = Namespace::new(1500)?;
+    let states = |scrape: &Scrape| {
+        scrape
+            .count(EVENTS, &[("probe", "retransmit")])
+            .unwrap_or(0)
+    };
+    let before = states(&daemon.scrape()?);
+    end.run(|| (0..50).try_for_each(|_| connect_and_close()))?
+        .wait()?;
+    ensure!(
+        end.counter("Tcp", "RetransSegs")? == 0,
+        "nothing is lost here"
+    );
+    let deadline = Instant::now() + PATIENCE;
+    // Connected and closed, at both ends.
+    while states(&daemon.scrape()?) < before + 200 {
+        ensure!(Instant::now() < deadline, "the programs saw no socket");
+        thread::sleep(Duration::from_millis(100));
+    }
+    // What they counted is told no later than what they saw.
+    let scrape = daemon.scrape()?;
+    let netns = end.inode.to_string();
+    let of_end = [("netns", netns.as_str())];
+    let told: Vec<_> = scrape.matching(COUNTER, &of_end).collect();
+    ensure!(told.is_empty(), "{told:?}");
+    daemon.stop()
+}
+
+/// One MPTCP connection with itself; each end closes.
+fn connect_and_close() -> Result<()> {
+    let of_mptcp = || {
+        let protocol = Some(rustix::net::ipproto::MPTCP);
+        socket(AddressFamily::INET, SocketType::STREAM, protocol).context("an MPTCP socket")
+    };
+    let listener = of_mptcp()?;
+    bind(&listener, &SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))?;
+    listen(&listener, 1)?;
+    let address = SocketAddr::try_from(getsockname(&listener)?)?;
+    let client = of_mptcp()?;
+    connect(&client, &address)?;
+    let server = accept(&listener)?;
+    send_bytes(&client, &[7; 1000], SendFlags::empty())?;
+    let mut bytes = [0; 1000];
+    recv(&server, &mut bytes[..], RecvFlags::WAITALL)?;
+    Ok(())
+}
+
 /// Waits until hearth tells of the namespace what the kernel does. Late timers may still count;
 /// what is told may be a second late.
 fn equal(daemon: &Daemon, end: &Namespace) -> Result<()> {
@@ -179,7 +238,7 @@ fn equal(daemon: &Daemon, end: &Namespace) -> Result<()> {
 fn missed(scrape: &Scrape) -> Vec<&Sample> {
     let skipped = scrape.matching("hearth_agent_recursion_misses_total", &[]);
     let labels = &[("probe", "retransmit")];
-    let fates = scrape.matching("hearth_probe_events_total", labels);
+    let fates = scrape.matching(EVENTS, labels);
     let some = skipped.chain(fates).filter(|sample| sample.value != "0");
     some.collect()
 }

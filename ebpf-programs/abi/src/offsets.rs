@@ -233,6 +233,8 @@ offsets! {
     sk_daddr: "sock.__sk_common.skc_daddr",
     /// IPv6 peer of a socket, network order; a mapped one where the peer is IPv4.
     sk_v6_daddr: "sock.__sk_common.skc_v6_daddr",
+    /// Protocol of a socket, as in `/etc/protocols`, and MPTCP's own (262).
+    sk_protocol: "sock.sk_protocol",
     /// Network namespace of a socket.
     sk_net: "sock.__sk_common.skc_net.net",
     /// Memory cgroup that a socket is charged to.

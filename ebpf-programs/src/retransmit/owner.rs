@@ -35,6 +35,9 @@ fn socket_owner(ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::SocketOwner, || {
         let socket = Address::of(ctx.arg::<*const c_void>(0));
         let state = ctx.arg::<u32>(2);
+        if !socket::is_tcp(socket) {
+            return Fate::Filtered;
+        }
         if state == TCP_CLOSE {
             // Its memory may become another socket.
             return match OWNERS.remove(socket.raw()) {

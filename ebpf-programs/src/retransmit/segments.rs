@@ -82,7 +82,7 @@ fn retransmit_settled(ctx: BtfTracePointContext) -> i32 {
 
 #[inline(always)]
 fn settle(socket: Address, old: u32, new: u32) -> Fate {
-    if new != TCP_ESTABLISHED && new != TCP_CLOSE {
+    if (new != TCP_ESTABLISHED && new != TCP_CLOSE) || !socket::is_tcp(socket) {
         return Fate::Filtered;
     }
     let total = total(socket);

@@ -28,6 +28,15 @@ pub fn key(socket: Address, peer: Address) -> RetransmitKey {
     }
 }
 
+/// A socket of TCP itself. Others change their states at the same tracepoint, among them the one of
+/// MPTCP that stands for several of TCP, and are no `tcp_sock`.
+#[inline(always)]
+pub fn is_tcp(socket: Address) -> bool {
+    const IPPROTO_TCP: u16 = 6;
+    // `u16 sk_protocol`, 5.6 and later.
+    socket.get::<u16>(offset!(sk_protocol)) == IPPROTO_TCP
+}
+
 /// Inode number of a socket's network namespace.
 #[inline(always)]
 pub fn netns(socket: Address) -> u32 {
