@@ -27,8 +27,8 @@ struct Seen {
     padding: u32,
 }
 
-/// By socket, from its connection on. What it grew by since is right whatever the results were; a
-/// socket that is older than this goes by its result at first.
+/// By socket, from when it begins to connect or is accepted. What it grew by since is right whatever
+/// the results were; a socket that is older than this, or was evicted, goes by its result at first.
 #[map]
 static SENT_AGAIN: LruHashMap<u64, Seen> = LruHashMap::with_max_entries(8192, 0);
 
@@ -75,14 +75,15 @@ fn retransmit_tried(ctx: BtfTracePointContext) -> i32 {
 fn retransmit_settled(ctx: BtfTracePointContext) -> i32 {
     ledger::account(Probe::Retransmit, || {
         let socket = Address::of(ctx.arg::<*const c_void>(0));
-        settle(socket, ctx.arg(1), ctx.arg(2))
+        settle(socket, ctx.arg(2))
     });
     0
 }
 
 #[inline(always)]
-fn settle(socket: Address, old: u32, new: u32) -> Fate {
-    if (new != TCP_ESTABLISHED && new != TCP_CLOSE) || !socket::is_tcp(socket) {
+fn settle(socket: Address, new: u32) -> Fate {
+    let counts = matches!(new, TCP_SYN_SENT | TCP_ESTABLISHED | TCP_CLOSE);
+    if !counts || !socket::is_tcp(socket) {
         return Fate::Filtered;
     }
     let total = total(socket);
@@ -90,15 +91,16 @@ fn settle(socket: Address, old: u32, new: u32) -> Fate {
     let seen = unsafe { SENT_AGAIN.get(socket.raw()) }.copied();
     let before = match seen {
         Some(seen) => seen.total,
-        None if old == TCP_SYN_SENT => 0,
         // One that was accepted begins with what its request had sent again, which has counted; of
-        // one that is older than this nothing is known.
+        // one that is older than this, or was evicted, nothing is known.
         None => total,
     };
-    // A socket that is closed may have lost its port already, by which its owner is found.
+    // A socket that is closed may have lost its port already, by which its owner is found. At any
+    // other time the one that is remembered may be of another socket at this address, whose end
+    // was missed.
     let key = match seen {
-        Some(seen) => seen.key,
-        None => socket::key(socket, socket),
+        Some(seen) if new == TCP_CLOSE => seen.key,
+        _ => socket::key(socket, socket),
     };
     if new == TCP_CLOSE {
         // Its memory may become another socket.
