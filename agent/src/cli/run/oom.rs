@@ -116,7 +116,10 @@ impl Oom {
             trace_id: format!("{:032x}", context.trace_id),
             span_id: format!("{:016x}", context.span_id),
         };
-        self.links.started(&start.identity, &trace);
+        let hierarchy = self.hierarchy.as_ref();
+        self.links.started(&start.identity, &trace, |path| {
+            hierarchy.is_none_or(|hierarchy| hierarchy.has(path))
+        });
     }
 
     /// Hands the captures that are complete to the keeper. A victim that `is_starting` has a

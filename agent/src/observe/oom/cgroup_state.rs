@@ -57,6 +57,13 @@ impl Hierarchy {
         }
     }
 
+    /// Whether there is a cgroup at `path`, as far as can be told.
+    #[must_use]
+    pub fn has(&self, path: &str) -> bool {
+        let is_ours = self.place.beneath_mount(path).is_some();
+        !(is_ours && matches!(self.open_beneath(path, OFlags::PATH), Err(Errno::NOENT)))
+    }
+
     /// The processes in the cgroup `id` at `path`; none where it cannot be looked at.
     #[must_use]
     pub fn processes(&self, id: u64, path: Option<&str>) -> Vec<u32> {
@@ -70,14 +77,18 @@ impl Hierarchy {
 
     /// The directory at `path`, if it is the one that the kernel knows as `id`.
     fn directory(&self, id: u64, path: &str) -> Result<Option<OwnedFd>, Errno> {
+        let directory = self.open_beneath(path, OFlags::RDONLY)?;
+        Ok((fstat(&directory)?.st_ino == id).then_some(directory))
+    }
+
+    fn open_beneath(&self, path: &str, how: OFlags) -> Result<OwnedFd, Errno> {
         let Some(path) = self.place.beneath_mount(path) else {
             return Err(Errno::NOENT);
         };
         let path = if path.is_empty() { "." } else { path };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let flags = how | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let within = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let directory = openat2(&self.mount, path, flags, Mode::empty(), within)?;
-        Ok((fstat(&directory)?.st_ino == id).then_some(directory))
+        openat2(&self.mount, path, flags, Mode::empty(), within)
     }
 
     fn state(&self, directory: &OwnedFd) -> CgroupState {
@@ -274,5 +285,7 @@ mod tests {
         assert_eq!(reason(id, Some("/a/link")), Reason::Unreadable);
         assert_eq!(reason(id, Some("/a/../a/b/../../..")), Reason::Unreadable);
         assert_eq!(reason(id, None), Reason::NotTold);
+        let there = ["/", "/a/b", "/a/c"].map(|path| hierarchy.has(path));
+        assert_eq!(there, [true, true, false]);
     }
 }

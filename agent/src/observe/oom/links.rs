@@ -68,12 +68,24 @@ impl Links {
         self.cgroups.is_gone(path.to_owned());
     }
 
-    /// A cold start was told as `trace`.
-    pub fn started(&mut self, identity: &Identity, trace: &TraceLink) {
+    /// A cold start was told as `trace`: after it ended, so that its process and its cgroup may be
+    /// gone. Of the cgroup `has_cgroup` is asked: another one may have the path of a removed one.
+    pub fn started(
+        &mut self,
+        identity: &Identity,
+        trace: &TraceLink,
+        has_cgroup: impl FnOnce(&str) -> bool,
+    ) {
         let process = (identity.pid, identity.start_boottime);
         self.traces.put(process, trace.clone());
+        if self.execs.knows_gone(&process) {
+            self.traces.is_gone(process);
+        }
         if let Some(path) = own_cgroup(identity) {
             self.cgroups.put(path.to_owned(), trace.clone());
+            if !has_cgroup(path) {
+                self.cgroups.is_gone(path.to_owned());
+            }
         }
     }
 
@@ -123,7 +135,7 @@ pub fn is_of(identity: &Identity, capture: &Capture) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use hearth_abi::{Counters, Mark};
+    use hearth_abi::{Counters, Mark, TEXT_LONG, TEXT_SHORT};
 
     use super::*;
     use crate::observe::oom::samples;
@@ -154,6 +166,24 @@ mod tests {
         Event::Mark(Kind::Exit, mark)
     }
 
+    fn exec(pid: u32) -> Event {
+        let text = Text {
+            kind: Kind::ExecText as u16,
+            flags: 0,
+            tgid: pid,
+            boottime_ns: 60_000_000_000,
+            start_boottime: 60_000_000_000,
+            id: 1,
+            long: [0; TEXT_LONG],
+            short: [0; TEXT_SHORT],
+        };
+        Event::Text(Kind::ExecText, text)
+    }
+
+    fn has(_: &str) -> bool {
+        true
+    }
+
     fn identity(pid: u32, path: &str, unit: Option<&str>) -> Identity {
         Identity {
             pid,
@@ -171,12 +201,12 @@ mod tests {
         let mut links = Links::default();
         assert!(!links.link(&mut capture));
         // A program that shares nothing but a slice is none of its.
-        links.started(&identity(1, "/shop", None), &trace(1));
+        links.started(&identity(1, "/shop", None), &trace(1), has);
         assert!(!links.link(&mut capture) && capture.trace.why().is_some());
-        links.started(&identity(2, "/shop", Some("shop.service")), &trace(2));
+        links.started(&identity(2, "/shop", Some("shop.service")), &trace(2), has);
         assert!(links.link(&mut capture));
         assert_eq!(capture.trace.value(), Some(&trace(2)));
-        links.started(&identity(4711, "/elsewhere", None), &trace(3));
+        links.started(&identity(4711, "/elsewhere", None), &trace(3), has);
         assert!(links.link(&mut capture));
         assert_eq!(capture.trace.value(), Some(&trace(3)));
     }
@@ -194,27 +224,39 @@ mod tests {
         ));
     }
 
+    /// The daemon tells of a start when it has ended: a program that lives shorter than that is
+    /// gone before.
     #[test]
     fn a_server_that_lives_long_is_linked_after_any_number_of_short_lived_programs() {
         let mut capture = samples::bare();
         let mut links = Links::default();
-        links.started(&identity(4711, "/shop", None), &trace(9));
+        links.note(&exec(4711));
+        links.started(&identity(4711, "/shop", None), &trace(9), has);
         for pid in 10_000..10_000 + 2 * u32::try_from(REMEMBERED).expect("small") {
-            links.started(&identity(pid, "/x", None), &trace(1));
+            links.note(&exec(pid));
             links.note(&exit(pid));
+            links.started(&identity(pid, "/x", None), &trace(1), has);
         }
         assert!(links.link(&mut capture) && links.forgotten() == 0);
         assert_eq!(capture.trace.value(), Some(&trace(9)));
-        // The same of the cgroups of services.
+    }
+
+    #[test]
+    fn a_service_that_lives_long_is_linked_after_any_number_of_short_lived_ones() {
+        let mut capture = samples::bare();
+        capture.victim.cgroup.path = Known::Value("/long".into());
+        let mut links = Links::default();
         let unit = Some("x.service");
-        links.started(&identity(1, "/long", unit), &trace(8));
-        for n in 0..2 * REMEMBERED {
+        links.started(&identity(1, "/long", unit), &trace(8), has);
+        for n in 0..REMEMBERED {
             let path = format!("/brief-{n}");
-            links.started(&identity(1, &path, unit), &trace(1));
+            links.removed(&path);
+            links.started(&identity(2, &path, unit), &trace(1), |_| false);
+            // Of others the removal comes when their start was told.
+            let path = format!("/longer-{n}");
+            links.started(&identity(2, &path, unit), &trace(1), has);
             links.removed(&path);
         }
-        capture.victim.pid = 2;
-        capture.victim.cgroup.path = Known::Value("/long".into());
         assert!(links.link(&mut capture) && links.forgotten() == 0);
         assert_eq!(capture.trace.value(), Some(&trace(8)));
     }

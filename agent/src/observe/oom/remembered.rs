@@ -59,6 +59,11 @@ impl<K: Hash + Eq + Clone, V> Remembered<K, V> {
         Some(&self.by.get(key)?.value)
     }
 
+    /// Whether it is known that what has this key is gone.
+    pub(super) fn knows_gone(&self, key: &K) -> bool {
+        self.by.get(key).is_some_and(|entry| entry.is_gone)
+    }
+
     /// What has this key is gone: records of it may still come, so that it is kept until there is
     /// no room.
     pub(super) fn is_gone(&mut self, key: K) {
