@@ -100,6 +100,8 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     if let Some(listener) = listener {
         tokio::spawn(web::serve(listener, export.telling()));
     }
+    let signals_named = config.signals.iter().map(|signal| signal.name());
+    tracing::info!("observing {}", signals_named.collect::<Vec<_>>().join(", "));
     // Without a service manager there is nobody to notify.
     let _ = sd_notify::notify(&[NotifyState::Ready]);
     let ended = daemon.observe(signals, &mut export).await;

@@ -325,11 +325,26 @@ fn reason_of(error: &ProgramError, program: &Program) -> String {
             "EPERM though the capabilities are there: lockdown mode does that".to_owned()
         }
         Some(libc::EPERM) => "EPERM: CAP_BPF and CAP_PERFMON are missing".to_owned(),
-        _ => chain(error),
+        _ => match error {
+            ProgramError::LoadError { verifier_log, .. } => {
+                let log = verifier_log.to_string();
+                refused_for(&log).map_or_else(
+                    || chain(error),
+                    |why| format!("the verifier does not accept it: {why}"),
+                )
+            }
+            _ => chain(error),
+        },
     }
 }
 
-/// A verifier's log can be megabytes; its end says what was wrong.
+/// The line of a verifier's log that says why: the last one, but for its statistics.
+fn refused_for(log: &str) -> Option<&str> {
+    let mut lines = log.lines().rev().map(str::trim);
+    lines.find(|line| !line.is_empty() && !line.starts_with("processed "))
+}
+
+/// What an error says can be megabytes; its end says what was wrong.
 const LONGEST: usize = 600;
 
 /// An error with its causes, on one line.
@@ -350,4 +365,19 @@ pub(super) fn chain(error: &dyn std::error::Error) -> String {
         line = format!("...{}", &line[at..]);
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_verifiers_log_the_line_is_told_that_says_why() {
+        let log = "0: R1=ctx() R10=fp0\n; args.rs:52\n1: (79) r6 = *(u64 *)(r1 +8)\n\
+                   func 'sched_process_exit' doesn't have 2-th argument\n\
+                   processed 2 insns (limit 1000000) max_states_per_insn 0\n\n";
+        let why = "func 'sched_process_exit' doesn't have 2-th argument";
+        assert_eq!(refused_for(log), Some(why));
+        assert_eq!(refused_for("\n"), None);
+    }
 }
