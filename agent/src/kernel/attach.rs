@@ -340,8 +340,10 @@ fn reason_of(error: &ProgramError, program: &Program) -> String {
 
 /// The line of a verifier's log that says why: the last one, but for its statistics.
 fn refused_for(log: &str) -> Option<&str> {
+    const STATISTICS: [&str; 3] = ["processed ", "stack depth ", "verification time "];
+    let says_why = |line: &&str| !STATISTICS.iter().any(|begin| line.starts_with(begin));
     let mut lines = log.lines().rev().map(str::trim);
-    lines.find(|line| !line.is_empty() && !line.starts_with("processed "))
+    lines.find(|line| !line.is_empty() && says_why(line))
 }
 
 /// What an error says can be megabytes; its end says what was wrong.
@@ -375,6 +377,7 @@ mod tests {
     fn of_a_verifiers_log_the_line_is_told_that_says_why() {
         let log = "0: R1=ctx() R10=fp0\n; args.rs:52\n1: (79) r6 = *(u64 *)(r1 +8)\n\
                    func 'sched_process_exit' doesn't have 2-th argument\n\
+                   verification time 49 usec\nstack depth 88+0+0\n\
                    processed 2 insns (limit 1000000) max_states_per_insn 0\n\n";
         let why = "func 'sched_process_exit' doesn't have 2-th argument";
         assert_eq!(refused_for(log), Some(why));
