@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use super::controller::{self, Version};
 use super::look::{self, Look};
@@ -17,6 +18,10 @@ const LOOK: Nanos = Nanos(3_000_000_000);
 const LOOK_SOON: Nanos = Nanos(1_000_000_000);
 /// The same for the node, which has many processes.
 const LOOK_NODE: Nanos = Nanos(10_000_000_000);
+/// All looks together take one of so many parts of the time at most: meanwhile nothing is sampled.
+const PARTS: u64 = 100;
+/// How long a look is put off for that, at most.
+const LOOK_AT_LAST: Nanos = Nanos(60_000_000_000);
 /// When a limit is expected soon.
 const SOON: Nanos = Nanos(5_000_000_000);
 /// How long it stays armed once it is far from its line.
@@ -31,6 +36,10 @@ pub(super) struct Armed {
     /// Wakes under pressure (v2); the kernel forgets it when it is closed.
     trigger: Option<File>,
     looked: Option<Boottime>,
+    /// How long the last look took.
+    took: Nanos,
+    /// Whether something happened since.
+    is_pressing: bool,
     far_since: Option<Boottime>,
 }
 
@@ -94,6 +103,8 @@ impl Armed {
             line,
             trigger: trigger.and_then(Result::ok),
             looked: None,
+            took: Nanos(0),
+            is_pressing: false,
             far_since: None,
         })
     }
@@ -110,6 +121,8 @@ impl Armed {
             // The node's wakes always, not only while it is armed.
             trigger: None,
             looked: None,
+            took: Nanos(0),
+            is_pressing: false,
             far_since: None,
         }
     }
@@ -151,20 +164,27 @@ impl Armed {
         at.since(*self.far_since.get_or_insert(at)) >= PATIENCE
     }
 
-    /// Whether it is time for a look at its processes.
-    pub(super) fn wants_look(&self, at: Boottime, time_to_limit: Option<Nanos>) -> bool {
-        let soon = time_to_limit.is_some_and(|time| time < SOON);
+    /// Whether it is time for a look at its processes, one of `near` that are looked at.
+    pub(super) fn wants_look(
+        &self,
+        at: Boottime,
+        time_to_limit: Option<Nanos>,
+        near: usize,
+    ) -> bool {
+        let soon = self.is_pressing || time_to_limit.is_some_and(|time| time < SOON);
         let every = match self.source {
             Source::Node { .. } => LOOK_NODE,
             Source::Cgroup(_) if soon => LOOK_SOON,
             Source::Cgroup(_) => LOOK,
         };
+        let rest = self.took.0.saturating_mul(PARTS * near as u64);
+        let every = every.max(Nanos(rest).min(LOOK_AT_LAST));
         self.looked.is_none_or(|looked| at.since(looked) >= every)
     }
 
     /// Something happened: the next look is soon, but not at each turn.
-    pub(super) fn want_look(&mut self, at: Boottime) {
-        self.looked = self.looked.filter(|looked| at.since(*looked) < LOOK_SOON);
+    pub(super) const fn want_look(&mut self) {
+        self.is_pressing = true;
     }
 
     /// What wakes under pressure.
@@ -175,12 +195,16 @@ impl Armed {
     /// Looks at its processes.
     pub(super) fn look(&mut self, at: Boottime, room: &mut Room) -> Look {
         self.looked = Some(at);
-        match &self.source {
+        self.is_pressing = false;
+        let began = Instant::now();
+        let look = match &self.source {
             Source::Cgroup(files) => {
                 look::at_cgroup(&files.directory, self.limit, at, &mut room.bytes)
             }
             Source::Node { .. } => look::at_node(self.limit, at, &mut room.bytes),
-        }
+        };
+        self.took = Nanos(u64::try_from(began.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        look
     }
 }
 
@@ -265,19 +289,42 @@ mod tests {
         assert!(armed.is_over(600, at(12)));
     }
 
-    #[test]
-    fn the_last_moments_are_looked_at_more_often() {
+    /// One that was looked at, at 0.
+    fn looked_at() -> Armed {
         let directory = tempfile::tempdir().expect("a folder");
         std::fs::write(directory.path().join("memory.current"), "9\n").expect("written");
         let mut armed = Armed::cgroup(Version::V2, directory.path(), 10, 8).expect("a cgroup");
         let mut room = Room::default();
         let (usage, pressure) = armed.read(Boottime(1), &mut room).expect("read");
         assert_eq!((usage.bytes, usage.needed_bytes, pressure), (9, None, None));
-        assert!(armed.wants_look(Boottime(0), None));
+        assert!(armed.wants_look(Boottime(0), None, 1));
         armed.look(Boottime(0), &mut room);
+        armed
+    }
+
+    #[test]
+    fn the_last_moments_are_looked_at_more_often() {
+        let mut armed = looked_at();
+        armed.took = Nanos(0);
         let soon = Some(Nanos(1));
-        assert!(!armed.wants_look(Boottime(LOOK_SOON.0), None));
-        assert!(armed.wants_look(Boottime(LOOK_SOON.0), soon));
-        assert!(armed.wants_look(Boottime(LOOK.0), None));
+        assert!(!armed.wants_look(Boottime(LOOK_SOON.0), None, 1));
+        assert!(armed.wants_look(Boottime(LOOK_SOON.0), soon, 1));
+        assert!(armed.wants_look(Boottime(LOOK.0), None, 1));
+        armed.want_look();
+        assert!(armed.wants_look(Boottime(LOOK_SOON.0), None, 1));
+        assert!(!armed.wants_look(Boottime(LOOK_SOON.0 - 1), None, 1));
+    }
+
+    #[test]
+    fn all_looks_together_take_a_small_share_of_the_time() {
+        let mut armed = looked_at();
+        assert!(armed.took > Nanos(0), "it is measured");
+        armed.took = Nanos(100_000_000);
+        armed.want_look();
+        let wants =
+            |at: u64, near| armed.wants_look(Boottime(at * 1_000_000_000), Some(Nanos(1)), near);
+        assert!(!wants(9, 1) && wants(10, 1));
+        assert!(!wants(29, 3) && wants(30, 3));
+        assert!(!wants(59, 64) && wants(60, 64), "the last is not too old");
     }
 }

@@ -208,7 +208,7 @@ impl Rounds {
         if self.armed.contains_key(&id) {
             self.due.sample = now;
             if let Some(armed) = self.armed.get_mut(&id) {
-                armed.want_look(now);
+                armed.want_look();
             }
             return;
         }
@@ -355,6 +355,7 @@ impl Rounds {
     fn sample(&mut self, now: Boottime) {
         let mut over = Vec::new();
         let mut looks = LOOKS;
+        let near = self.armed.len();
         for (&id, armed) in &mut self.armed {
             let Ok((usage, pressure)) = armed.read(now, &mut self.room) else {
                 over.push(id);
@@ -369,7 +370,7 @@ impl Rounds {
             self.counts.samples += 1;
             if armed.is_over(held(&usage), now) {
                 over.push(id);
-            } else if looks > 0 && armed.wants_look(now, time_to_limit) {
+            } else if looks > 0 && armed.wants_look(now, time_to_limit, near) {
                 looks -= 1;
                 let look = armed.look(now, &mut self.room);
                 lock(&self.board).look(id, look, now);
