@@ -1,6 +1,7 @@
 //! The daemon's part for the `oom` signal: from records to captures that are kept and told.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use hearth_abi::{Kind, OomKill};
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -25,6 +26,10 @@ const TRACE_PATIENCE: Nanos = Nanos(1_000_000_000);
 
 /// Captures that wait for a trace or for the keeper; beyond this some are told without a file.
 const HELD: usize = 1024;
+
+/// How long the end waits for the files of cgroups. One may hang, and must not keep what is open
+/// from being kept before the service manager loses its patience.
+const LOOKS_PATIENCE: Duration = Duration::from_secs(2);
 
 /// The time at which all that is open is finished.
 const AT_LAST: Boottime = Boottime(u64::MAX);
@@ -171,7 +176,9 @@ impl Oom {
 
     /// Finishes what is open, waits until it is kept, and tells it.
     pub(super) fn finish(&mut self, export: &mut Export) {
-        self.looker.finish();
+        for looked in self.looker.finish(LOOKS_PATIENCE) {
+            self.assembler.looked(looked);
+        }
         self.advance(AT_LAST, export, |_| false);
         self.keeper.finish();
         while let Ok(kept) = self.kept.try_recv() {

@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
-use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use caps::Capability;
 use hearth_abi::OomKill;
@@ -58,12 +58,11 @@ pub struct Looked {
     pub state: Known<CgroupState>,
 }
 
-/// Handle on the thread. It ends, all looked at, when this is dropped.
+/// Handle on the thread. It ends when this is dropped, which does not wait for it: a file may hang.
 #[derive(Debug)]
 pub struct Looker {
     waiting: Option<SyncSender<(Key, Cgroups)>>,
     looked: Receiver<Looked>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Looker {
@@ -72,7 +71,7 @@ impl Looker {
         let (waiting, kills) = sync_channel(WAITING);
         // Not more than went in.
         let (told, looked) = channel();
-        let thread = std::thread::Builder::new()
+        std::thread::Builder::new()
             .name("hearth-looks".to_owned())
             .spawn(move || {
                 if let Err(error) = privilege::keep_only(&[Capability::CAP_DAC_READ_SEARCH], &[]) {
@@ -85,7 +84,6 @@ impl Looker {
         Ok(Self {
             waiting: Some(waiting),
             looked,
-            thread: Some(thread),
         })
     }
 
@@ -101,19 +99,12 @@ impl Looker {
         self.looked.try_iter()
     }
 
-    /// Waits until all were looked at.
-    pub fn finish(&mut self) {
+    /// What was seen since it was last asked, and will be within `patience`, until all is.
+    pub fn finish(&mut self, patience: Duration) -> Vec<Looked> {
         self.waiting = None;
-        if let Some(thread) = self.thread.take() {
-            // What it panicked about it has said.
-            let _ = thread.join();
-        }
-    }
-}
-
-impl Drop for Looker {
-    fn drop(&mut self) {
-        self.finish();
+        let end = Instant::now() + patience;
+        let rest = || end.saturating_duration_since(Instant::now());
+        std::iter::from_fn(|| self.looked.recv_timeout(rest()).ok()).collect()
     }
 }
 
@@ -191,17 +182,27 @@ impl Looking {
 mod tests {
     use std::fs;
     use std::os::unix::fs::MetadataExt as _;
+    use std::path::PathBuf;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+    use tempfile::TempDir;
 
     use super::*;
 
-    #[test]
-    fn a_cgroup_is_looked_at_and_found_where_nobody_told_its_path() {
+    /// A hierarchy of plain files, with the cgroup `/a/b`, its directory and its id.
+    fn hierarchy() -> (TempDir, PathBuf, u64) {
         let mount = tempfile::tempdir().expect("a folder");
         let directory = mount.path().join("a/b");
         fs::create_dir_all(&directory).expect("made");
         fs::write(mount.path().join("cgroup.controllers"), "memory\n").expect("written");
         fs::write(directory.join("memory.current"), "5\n").expect("written");
         let id = fs::metadata(&directory).expect("it is there").ino();
+        (mount, directory, id)
+    }
+
+    #[test]
+    fn a_cgroup_is_looked_at_and_found_where_nobody_told_its_path() {
+        let (mount, _, id) = hierarchy();
         let place = MemoryHierarchy::at(mount.path(), "");
         let (told, looked) = channel();
         let (waiting, kills) = sync_channel(3);
@@ -229,5 +230,35 @@ mod tests {
             let state = one.state.value().expect("read");
             assert_eq!(state.usage_bytes.value(), Some(&5));
         }
+    }
+    #[test]
+    fn a_file_that_hangs_keeps_nobody_from_ending() {
+        let (mount, directory, id) = hierarchy();
+        // Whoever opens it waits for somebody who writes to it.
+        let stat = directory.join("memory.stat");
+        mknodat(CWD, &stat, FileType::Fifo, Mode::RUSR, 0).expect("made");
+        let place = MemoryHierarchy::at(mount.path(), "");
+        let mut looker = Looker::start(Some(place)).expect("starts");
+        let waiting = looker.waiting.as_ref().expect("it runs");
+        for (n, path) in [(1, "/gone"), (2, "/a/b"), (3, "/gone")] {
+            let place = (id, Some(path.to_owned()));
+            let cgroups = Cgroups {
+                victim: place.clone(),
+                asker: place.clone(),
+                concerned: place,
+            };
+            waiting.send(((n, 1), cgroups)).expect("room");
+        }
+        let (done, ended) = channel();
+        std::thread::spawn(move || {
+            let first = looker.looked.recv().expect("it is not behind the file");
+            let rest = looker.finish(Duration::ZERO);
+            drop(looker);
+            done.send((first.key.0, rest.len()))
+        });
+        let seen = ended.recv_timeout(Duration::from_mins(1));
+        assert_eq!(seen, Ok((1, 0)));
+        // The thread goes on, to its end.
+        drop(fs::File::options().read(true).write(true).open(&stat));
     }
 }
