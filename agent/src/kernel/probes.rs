@@ -337,10 +337,7 @@ impl Probes {
 
     /// Makes room where namespaces sent nothing again for long; what each had sent again in the
     /// end, of those that have gone.
-    pub fn forget_retransmits(
-        &mut self,
-        namespaces: &[RetransmitNamespace],
-    ) -> BTreeMap<RetransmitNamespace, u64> {
+    pub fn forget_retransmits(&mut self, namespaces: &[RetransmitNamespace]) -> RetransmitSnapshot {
         self.retransmits
             .as_mut()
             .map(|retransmits| retransmits.forget(namespaces))

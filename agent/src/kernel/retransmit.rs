@@ -67,17 +67,21 @@ impl Retransmits {
     }
 
     /// Makes room where namespaces were quiet for long, and returns what each had counted in the
-    /// end. What one of them counts from now on begins at zero.
-    pub(super) fn forget(
-        &mut self,
-        namespaces: &[RetransmitNamespace],
-    ) -> BTreeMap<RetransmitNamespace, u64> {
+    /// end, and the rows of all after that. What one of them counts from now on begins at zero,
+    /// but its rows go on.
+    pub(super) fn forget(&mut self, namespaces: &[RetransmitNamespace]) -> RetransmitSnapshot {
         let forgotten = namespaces.iter().filter_map(|namespace| {
             // One that could not be taken out stays, and is asked for again.
             let total = take_out(self.totals_fd.as_fd(), namespace).ok()?;
             Some((*namespace, total))
         });
-        forgotten.collect()
+        let totals: BTreeMap<_, _> = forgotten.collect();
+        let mut rows = BTreeMap::new();
+        if !totals.is_empty() {
+            // The totals are gone from the map, and are told in any case.
+            rows = all(&self.rows, RETRANSMIT_ROWS).unwrap_or_default();
+        }
+        RetransmitSnapshot { totals, rows }
     }
 
     fn node(&self) -> Result<[u64; 2], MapError> {

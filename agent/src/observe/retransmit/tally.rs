@@ -123,12 +123,7 @@ impl Tally {
             // Smaller after it was evicted and has begun again.
             let before = self.rows.get(&key).copied().filter(|&told| told <= count);
             let before = before.unwrap_or(0);
-            let namespace = RetransmitNamespace {
-                netns: key.netns,
-                family: key.family,
-                padding: 0,
-            };
-            let Some(left) = left.get_mut(&namespace) else {
+            let Some(left) = left.get_mut(&namespace_of(&key)) else {
                 rows.insert(key, before);
                 continue;
             };
@@ -165,14 +160,26 @@ impl Tally {
     }
 
     /// Forgets namespaces that have no place in the kernel any longer, and returns what they had
-    /// sent again since the last reading, by what each had in the end.
-    pub fn forget(&mut self, gone: &BTreeMap<RetransmitNamespace, u64>) -> Vec<Resent> {
-        let rest = gone.iter().filter_map(|(namespace, total)| {
+    /// sent again since the last reading, by what each had in the end. Their rows stay, and have
+    /// been told up to here: else they would take what others send again later.
+    pub fn forget(&mut self, gone: &RetransmitSnapshot) -> Vec<Resent> {
+        let of_gone = |key: &RetransmitKey| gone.totals.contains_key(&namespace_of(key));
+        self.rows
+            .extend(gone.rows.iter().filter(|(key, _)| of_gone(key)));
+        let rest = gone.totals.iter().filter_map(|(namespace, total)| {
             let told = self.told.remove(namespace)?;
             let segments = total.checked_sub(told.segments).filter(|&new| new > 0)?;
             Some(without_row(*namespace, segments))
         });
         rest.collect()
+    }
+}
+
+const fn namespace_of(key: &RetransmitKey) -> RetransmitNamespace {
+    RetransmitNamespace {
+        netns: key.netns,
+        family: key.family,
+        padding: 0,
     }
 }
 
@@ -291,12 +298,30 @@ mod tests {
         let a = key(7, 1, 1);
         assert_eq!(told(&mut tally, &snapshot(9, &[(a, 9)])), [(1, 9)]);
         // Four more, before its place was taken.
-        let gone = snapshot(13, &[]).totals;
+        let gone = snapshot(13, &[(a, 13)]);
         let left: Vec<_> = tally.forget(&gone).iter().map(|new| new.segments).collect();
         assert_eq!(left, [4]);
         assert_eq!(tally.forget(&gone), []);
         // It begins again, and so does what is told.
         assert_eq!(told(&mut tally, &snapshot(2, &[(a, 15)])), [(1, 2)]);
+    }
+
+    #[test]
+    fn what_was_told_at_the_removal_is_not_taken_from_another_row_later() {
+        let mut tally = Tally::default();
+        let (a, b, other) = (key(7, 1, 1), key(7, 2, 1), key(8, 3, 1));
+        assert_eq!(told(&mut tally, &snapshot(9, &[(a, 9)])), [(1, 9)]);
+        tally.forget(&snapshot(13, &[(a, 13), (other, 5)]));
+        assert_eq!(
+            told(&mut tally, &snapshot(3, &[(a, 13), (b, 3)])),
+            [(2, 3)],
+            "nothing of it was a's"
+        );
+        // Rows of namespaces that stay are told as ever.
+        let totals = [(namespace_of(&other), 5)].into();
+        let rows = [(other, 5)].into();
+        let other = RetransmitSnapshot { totals, rows };
+        assert_eq!(told(&mut tally, &other), [(3, 5)]);
     }
 
     #[test]
