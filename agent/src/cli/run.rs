@@ -236,7 +236,7 @@ impl Daemon {
         loop {
             tokio::select! {
                 () = signals.next() => break,
-                () = self.events.next_batch(&mut batch) => self.accept(&mut batch),
+                () = self.events.next_batch(&mut batch) => self.accept(&mut batch, export),
                 _ = tick.tick() => {
                     self.steer_watch_set();
                     if let Err(error) = self.tell_ended(export) {
@@ -260,7 +260,7 @@ impl Daemon {
             }
         }
         self.events.take(&mut batch);
-        self.accept(&mut batch);
+        self.accept(&mut batch, export);
         self.read_state(export)?;
         self.locks.tell(&mut self.tracker, export);
         let Self {
@@ -296,7 +296,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn accept(&mut self, batch: &mut Vec<Event>) {
+    fn accept(&mut self, batch: &mut Vec<Event>, export: &Export) {
         for event in batch.drain(..) {
             self.enrolment.note(&mut self.probes, &event);
             self.oom.note(&event, &self.tracker);
@@ -306,7 +306,7 @@ impl Daemon {
             }
             if let Event::Oom(event) = event {
                 self.oom
-                    .accept(event, &self.tracker, self.recorder.as_ref());
+                    .accept(event, &self.tracker, self.recorder.as_ref(), export);
             }
         }
     }

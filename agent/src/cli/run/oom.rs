@@ -18,6 +18,7 @@ use crate::observe::oom::links::Links;
 use crate::observe::oom::looker::{Cgroups, Looker};
 use crate::observe::oom::model::{Before, Capture, Known, Reason, TraceLink};
 use crate::observe::oom::recorder::{Process, Recorder};
+use crate::observe::oom::store::Note;
 use crate::time::{Boottime, Nanos};
 
 /// How long a capture waits for the end of the start that its victim was in: its trace is made
@@ -87,16 +88,20 @@ impl Oom {
         event: OomEvent,
         tracker: &Tracker,
         recorder: Option<&Recorder>,
+        export: &Export,
     ) {
         let Self {
             assembler,
             links,
             looker,
+            keeper,
             ..
         } = self;
         assembler.accept(event, Boottime::now(), |kill| {
             let path = |id| tracker.told_path(id).map(str::to_owned);
             let cgroups = Cgroups::of(kill, path);
+            let unix_ns = export.unix_ns(Boottime(kill.id));
+            keeper.note(Note::of(kill, unix_ns, cgroups.victim.1.as_deref()));
             let is_pending = looker.look(kill, cgroups.clone());
             let state = if is_pending {
                 Known::absent(Reason::Unreadable, "its files took too long to read")

@@ -1,7 +1,7 @@
 //! The thread that finishes captures and keeps them: files are looked at and synced there, so
 //! that nothing else waits for a disk.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -13,11 +13,13 @@ use tokio::sync::mpsc;
 
 use super::mappings;
 use super::model::Capture;
-use super::store::{Bounds, Store, StoreError};
+use super::store::{Bounds, Note, Notes, Store, StoreCounts, StoreError};
 use crate::privilege;
 
 /// Captures that wait for the thread; what is more is told without a file.
 const WAITING: usize = 64;
+/// Notes that wait for it; what is more is not noted.
+const NOTES: usize = 1024;
 
 /// A capture that has been through the keeper.
 #[derive(Debug)]
@@ -59,10 +61,34 @@ impl KeeperStats {
 /// A capture on its way, with processes that may see the victim's files.
 type Waiting = (Box<Capture>, Vec<u32>);
 
+/// What the thread is told.
+enum Order {
+    Keep(Waiting),
+    /// There are notes.
+    Note,
+}
+
+/// Notes that wait: they go before captures, for which a disk is waited for.
+#[derive(Debug, Default)]
+struct WaitingNotes {
+    notes: VecDeque<Note>,
+    /// Whether an [`Order::Note`] is on its way.
+    is_told: bool,
+}
+
+impl WaitingNotes {
+    /// All of them; `is_told` says whether the word of them has arrived.
+    fn take(&mut self, is_told: bool) -> VecDeque<Note> {
+        self.is_told &= !is_told;
+        std::mem::take(&mut self.notes)
+    }
+}
+
 /// Handle on the thread. It ends, all captures kept, when this is dropped.
 #[derive(Debug)]
 pub struct Keeper {
-    waiting: Option<SyncSender<Waiting>>,
+    waiting: Option<SyncSender<Order>>,
+    notes: Arc<Mutex<WaitingNotes>>,
     queued: Arc<AtomicUsize>,
     stats: Arc<Mutex<KeeperStats>>,
     thread: Option<JoinHandle<()>>,
@@ -75,7 +101,9 @@ impl Keeper {
         dir: PathBuf,
         bounds: Bounds,
     ) -> std::io::Result<(Self, mpsc::UnboundedReceiver<Kept>)> {
-        let (waiting, captures) = sync_channel(WAITING);
+        // There is one word of notes at a time.
+        let (waiting, orders) = sync_channel(WAITING + 1);
+        let notes = Arc::<Mutex<WaitingNotes>>::default();
         // Not more than went in: `waiting` is the bound.
         let (kept, out) = mpsc::unbounded_channel();
         let stats = Arc::<Mutex<KeeperStats>>::default();
@@ -84,10 +112,15 @@ impl Keeper {
             .name("hearth-captures".to_owned())
             .spawn({
                 let (stats, queued) = (Arc::clone(&stats), Arc::clone(&queued));
-                move || run(dir, bounds, &captures, &queued, &kept, &stats)
+                let notes = Arc::clone(&notes);
+                move || {
+                    let opening = Opening::new(dir, bounds);
+                    run(opening, &orders, &notes, &queued, &kept, &stats);
+                }
             })?;
         let keeper = Self {
             waiting: Some(waiting),
+            notes,
             queued,
             stats,
             thread: Some(thread),
@@ -101,6 +134,20 @@ impl Keeper {
         self.queued.load(Ordering::Relaxed) < WAITING
     }
 
+    /// Has it noted that there was a kill, whose capture comes later.
+    pub fn note(&self, note: Note) {
+        let mut waiting = lock(&self.notes);
+        if waiting.notes.len() >= NOTES {
+            return;
+        }
+        waiting.notes.push_back(note);
+        if !waiting.is_told
+            && let Some(orders) = &self.waiting
+        {
+            waiting.is_told = orders.try_send(Order::Note).is_ok();
+        }
+    }
+
     /// Hands over a capture, or hands it back where too many wait. `others` are processes of the
     /// victim's cgroup.
     #[must_use]
@@ -110,11 +157,11 @@ impl Keeper {
             None => capture,
             Some(waiting) => {
                 self.queued.fetch_add(1, Ordering::Relaxed);
-                match waiting.try_send(capture) {
+                match waiting.try_send(Order::Keep(capture)) {
                     Ok(()) => return None,
                     Err(TrySendError::Full(refused) | TrySendError::Disconnected(refused)) => {
                         self.queued.fetch_sub(1, Ordering::Relaxed);
-                        refused
+                        refused.capture()?
                     }
                 }
             }
@@ -131,7 +178,7 @@ impl Keeper {
             None => capture,
             Some(waiting) => {
                 self.queued.fetch_add(1, Ordering::Relaxed);
-                waiting.send(capture).err()?.0
+                waiting.send(Order::Keep(capture)).err()?.0.capture()?
             }
         };
         Some(self.lost(refused))
@@ -168,14 +215,23 @@ impl Drop for Keeper {
     }
 }
 
-fn lock(stats: &Mutex<KeeperStats>) -> MutexGuard<'_, KeeperStats> {
-    stats.lock().unwrap_or_else(PoisonError::into_inner)
+impl Order {
+    fn capture(self) -> Option<Waiting> {
+        match self {
+            Self::Keep(waiting) => Some(waiting),
+            Self::Note => None,
+        }
+    }
+}
+
+fn lock<T>(shared: &Mutex<T>) -> MutexGuard<'_, T> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn run(
-    dir: PathBuf,
-    bounds: Bounds,
-    captures: &Receiver<Waiting>,
+    mut opening: Opening,
+    orders: &Receiver<Order>,
+    notes: &Mutex<WaitingNotes>,
     queued: &AtomicUsize,
     kept: &mpsc::UnboundedSender<Kept>,
     stats: &Mutex<KeeperStats>,
@@ -185,17 +241,16 @@ fn run(
     if let Err(error) = privilege::keep_only(&needed, &[]) {
         tracing::warn!("the thread that keeps captures keeps its capabilities: {error}");
     }
-    let mut opening = Opening {
-        dir,
-        bounds,
-        store: None,
-        told: false,
-        evicted: 0,
-        unfinished: 0,
-    };
     // At once, so that what a dead agent left goes.
     let _ = opening.store(stats);
-    while let Ok((mut capture, others)) = captures.recv() {
+    while let Ok(order) = orders.recv() {
+        let is_note = matches!(order, Order::Note);
+        for note in lock(notes).take(is_note) {
+            opening.write(&note, stats);
+        }
+        let Order::Keep((mut capture, others)) = order else {
+            continue;
+        };
         queued.fetch_sub(1, Ordering::Relaxed);
         mappings::resolve(&mut capture, &others);
         let lost = opening.keep(&mut capture, stats).err();
@@ -206,6 +261,9 @@ fn run(
         // Nobody wants to know any more, but the files are for later.
         drop(kept);
     }
+    if let Some(store) = opening.store {
+        store.end();
+    }
 }
 
 /// The store, which may come to be usable later than the agent.
@@ -214,32 +272,60 @@ struct Opening {
     bounds: Bounds,
     store: Option<Store>,
     told: bool,
-    /// Of stores that were closed: captures removed to make room, and unfinished ones.
-    evicted: u64,
-    unfinished: u64,
+    /// Of stores that were closed.
+    notes: Notes,
+    counts: StoreCounts,
 }
 
 impl Opening {
+    fn new(dir: PathBuf, bounds: Bounds) -> Self {
+        Self {
+            dir,
+            bounds,
+            store: None,
+            told: false,
+            notes: Notes::new(),
+            counts: StoreCounts::default(),
+        }
+    }
+
     fn note(&self, store: &Store, stats: &Mutex<KeeperStats>) {
         let (files, bytes) = store.held();
         let mut stats = lock(stats);
         (stats.files, stats.bytes) = (files as u64, bytes);
-        stats.evicted = self.evicted + store.counts().evicted;
-        stats.unfinished = self.unfinished + store.counts().unfinished;
+        stats.evicted = self.counts.evicted + store.counts().evicted;
+        stats.unfinished = self.counts.unfinished + store.counts().unfinished;
     }
 
     fn store(&mut self, stats: &Mutex<KeeperStats>) -> Result<&mut Store, StoreError> {
         let store = match self.store.take() {
             Some(store) => store,
-            None => Store::open(&self.dir, self.bounds).inspect_err(|error| {
-                if !self.told {
-                    tracing::warn!("captures cannot be kept, only told: {error}");
-                    self.told = true;
-                }
-            })?,
+            None => self.open()?,
         };
         self.note(&store, stats);
         Ok(self.store.insert(store))
+    }
+
+    fn open(&mut self) -> Result<Store, StoreError> {
+        let store = Store::open(&self.dir, self.bounds, self.notes.clone());
+        let store = store.inspect_err(|error| {
+            if !self.told {
+                tracing::warn!("captures cannot be kept, only told: {error}");
+                self.told = true;
+            }
+        })?;
+        self.notes.clear();
+        for left in store.left() {
+            tracing::warn!("hearth died before the capture of a kill was finished: {left}");
+        }
+        Ok(store)
+    }
+
+    /// Writes a note. Where it cannot, its capture says so that comes after it.
+    fn write(&mut self, note: &Note, stats: &Mutex<KeeperStats>) {
+        if let Err(error) = self.store(stats).and_then(|store| store.note(note)) {
+            tracing::debug!("a kill is not noted: {error}");
+        }
     }
 
     fn keep(
@@ -253,10 +339,12 @@ impl Opening {
         }
         if matches!(kept, Err(StoreError::Io { .. })) {
             // The directory may have been taken away: it is opened anew for the next one.
-            let counts = self.store.take().map(|store| store.counts());
-            let counts = counts.unwrap_or_default();
-            self.evicted += counts.evicted;
-            self.unfinished += counts.unfinished;
+            if let Some(store) = self.store.take() {
+                let (notes, counts) = store.close();
+                self.notes = notes;
+                self.counts.evicted += counts.evicted;
+                self.counts.unfinished += counts.unfinished;
+            }
         }
         kept.map_err(|error| {
             tracing::warn!("the capture {} is told and not kept: {error}", capture.id);
@@ -284,10 +372,19 @@ mod tests {
         let folder = TempDir::new().expect("a folder");
         let dir = folder.path().join("oom");
         let (mut keeper, mut out) = Keeper::start(dir.clone(), BOUNDS).expect("starts");
-        for _ in 0..3 {
-            assert!(keeper.keep(samples::whole(), vec![]).is_none());
+        for n in 0..3 {
+            let mut capture = samples::whole();
+            capture.killed.0 += n;
+            keeper.note(samples::note(&capture));
+            assert!(keeper.keep(capture, vec![]).is_none());
         }
+        // One that is not followed by its capture.
+        let mut bare = samples::bare();
+        bare.killed.0 += 3;
+        keeper.note(samples::note(&bare));
         keeper.finish();
+        let names = std::fs::read_dir(&dir).expect("lists").count();
+        assert_eq!(names, 3, "a note stays");
         let captures = Captures::open(&dir).expect("opens");
         for _ in 0..3 {
             let kept = out.try_recv().expect("kept");

@@ -9,6 +9,7 @@ use super::model::{
     Known, Mapping, Memory, Pressure, Reason, Stall, Thread, TraceLink, UsageSample, Victim, Vma,
     VmaFile, VmaList, Window,
 };
+use super::store::Note;
 use crate::time::{Boottime, Nanos};
 
 /// 2026-01-02 03:04:05.678 UTC.
@@ -93,7 +94,18 @@ pub(crate) fn whole() -> Capture {
     }
 }
 
-/// The same of which only the kill is known.
+/// The note of a capture.
+pub(crate) fn note(capture: &Capture) -> Note {
+    Note {
+        killed: capture.killed,
+        killed_unix_ns: capture.killed_unix_ns,
+        pid: capture.victim.pid,
+        comm: capture.victim.comm.clone(),
+        cgroup: capture.victim.cgroup.clone(),
+    }
+}
+
+/// A capture of which only the kill is known.
 pub(crate) fn bare() -> Capture {
     fn none<T>() -> Known<T> {
         Known::absent(Reason::NotTold, "no record of it came")

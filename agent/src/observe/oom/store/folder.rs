@@ -165,14 +165,26 @@ impl Folder {
     }
 
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
-        let flags =
-            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let mode = Mode::RUSR | Mode::WUSR;
-        let fd = openat(&self.fd, name, flags, mode)
-            .map_err(|error| self.failed("create", name, error.into()))?;
-        let mut file = File::from(fd);
+        let mut file = self.create(name)?;
         file.write_all(bytes)
             .and_then(|()| file.sync_all())
             .map_err(|source| self.failed("write", name, source))
+    }
+
+    /// Writes `bytes` to `name`, which nothing may have; whole or not at all, but not synced.
+    pub(super) fn write_new(&self, name: &str, bytes: &[u8]) -> Result<(), StoreError> {
+        self.create(name)?.write_all(bytes).map_err(|source| {
+            let _ = unlinkat(&self.fd, name, AtFlags::empty());
+            self.failed("write", name, source)
+        })
+    }
+
+    fn create(&self, name: &str) -> Result<File, StoreError> {
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let mode = Mode::RUSR | Mode::WUSR;
+        openat(&self.fd, name, flags, mode)
+            .map(File::from)
+            .map_err(|error| self.failed("create", name, error.into()))
     }
 }

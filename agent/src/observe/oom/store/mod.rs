@@ -4,8 +4,9 @@
 //! links: whoever can put a link there gains nothing.
 
 mod folder;
+mod note;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -14,11 +15,17 @@ use thiserror::Error;
 use super::format::{self, FormatError, HEADER_BYTES, MAX_BODY_BYTES};
 use super::model::{Capture, CaptureId};
 use folder::Folder;
+use note::{Kill, kill_of};
+pub use note::{Left, Note};
 
 /// What the names of captures end with.
 const SUFFIX: &str = ".oom";
-/// What the names of unfinished ones end with.
-const UNFINISHED: &str = ".part";
+/// What the names of notes end with: there was a kill, whose capture is on its way.
+const NOTE: &str = ".part";
+/// What the names of captures end with while they are written.
+const UNFINISHED: &str = ".whole";
+/// Notes at a time, the oldest go first: more than there are captures on their way.
+const NOTES: usize = 2048;
 /// Kills of one process in one millisecond that get names of their own.
 const SAME_NAME: u32 = 16;
 
@@ -135,40 +142,110 @@ pub struct Store {
     bounds: Bounds,
     /// Bytes by name: the names sort by age.
     files: BTreeMap<String, u64>,
+    notes: Notes,
+    /// What was found when it was opened.
+    left: Vec<Left>,
     counts: StoreCounts,
 }
 
+/// Kills that are noted, with the names that their captures are to have.
+pub type Notes = BTreeMap<Kill, CaptureId>;
+
 impl Store {
-    /// Opens (and makes) `dir`, and removes what an agent that died left unfinished.
-    pub fn open(dir: &Path, bounds: Bounds) -> Result<Self, StoreError> {
+    /// Opens (and makes) `dir`, and removes what an agent that died left unfinished. `notes` are
+    /// those of our own, where it was open before.
+    pub fn open(dir: &Path, bounds: Bounds, notes: Notes) -> Result<Self, StoreError> {
         let folder = Folder::make(dir)?;
         folder.lock()?;
         let mut store = Self {
             folder,
             bounds,
             files: BTreeMap::new(),
+            notes,
+            left: Vec::new(),
             counts: StoreCounts::default(),
         };
+        let mut unfinished = BTreeSet::new();
         for name in store.folder.names()? {
             let Some(bytes) = store.folder.bytes(&name) else {
                 continue;
             };
-            if name.starts_with('.') && name.ends_with(UNFINISHED) {
-                store.folder.remove(&name)?;
-                store.counts.unfinished += 1;
+            if let Some(id) = unfinished_id_of(&name) {
+                unfinished.insert(id.to_owned());
             } else if id_of(&name).is_some() {
                 store.files.insert(name, bytes);
             }
+        }
+        for name in unfinished {
+            store.clear(name)?;
         }
         store.make_room(0)?;
         Ok(store)
     }
 
+    /// Removes what an agent that died left of the capture `name`.
+    fn clear(&mut self, name: String) -> Result<(), StoreError> {
+        let [note, unfinished] = [NOTE, UNFINISHED].map(|suffix| format!(".{name}{suffix}"));
+        self.folder.remove(&unfinished)?;
+        if self.notes.values().any(|id| id.as_str() == name) {
+            return Ok(());
+        }
+        let read = self.read_note(&note);
+        self.folder.remove(&note)?;
+        // Where the capture is there, the agent died before it could remove the note.
+        if !self.files.contains_key(&format!("{name}{SUFFIX}")) {
+            self.counts.unfinished += 1;
+            self.left.push(Left { name, note: read });
+        }
+        Ok(())
+    }
+
+    fn read_note(&self, name: &str) -> Option<Note> {
+        let file = self.folder.read(name).ok().flatten()?;
+        serde_json::from_reader(file.take(note::MAX_BYTES)).ok()
+    }
+
+    /// Notes that there was a kill, until its capture is kept or cannot be. Not synced: that is
+    /// for the death of the agent, not of the node.
+    pub fn note(&mut self, note: &Note) -> Result<(), StoreError> {
+        if self.notes.contains_key(&note.kill()) {
+            return Ok(());
+        }
+        let id = self.free_name(&note.id())?;
+        let bytes = serde_json::to_vec(note).map_err(|source| StoreError::Format {
+            id: id.clone(),
+            source: source.into(),
+        })?;
+        if self.notes.len() >= NOTES
+            && let Some((_, oldest)) = self.notes.pop_first()
+        {
+            self.folder.remove(&format!(".{oldest}{NOTE}"))?;
+        }
+        self.folder.write_new(&format!(".{id}{NOTE}"), &bytes)?;
+        self.notes.insert(note.kill(), id);
+        Ok(())
+    }
+
     /// Publishes `capture`, under another name where its own is taken; the oldest go first to make
-    /// room for it.
+    /// room for it. Its note goes, either way: whoever could not keep it says so.
     pub fn keep(&mut self, capture: &mut Capture) -> Result<(), StoreError> {
-        let id = self.free_name(&capture.id)?;
-        capture.id = id;
+        let noted = self.notes.remove(&kill_of(capture));
+        let named = match &noted {
+            Some(id) => Ok(id.clone()),
+            None => self.free_name(&capture.id),
+        };
+        let kept = named.and_then(|id| {
+            capture.id = id;
+            self.publish(capture)
+        });
+        if let Some(id) = noted {
+            // What is left goes at the next start at the latest.
+            let _ = self.folder.remove(&format!(".{id}{NOTE}"));
+        }
+        kept
+    }
+
+    fn publish(&mut self, capture: &Capture) -> Result<(), StoreError> {
         let id = &capture.id;
         let bytes = format::encode(capture).map_err(|source| StoreError::Format {
             id: id.clone(),
@@ -190,6 +267,26 @@ impl Store {
         Ok(())
     }
 
+    /// What an agent that died had left when this was opened.
+    #[must_use]
+    pub fn left(&self) -> &[Left] {
+        &self.left
+    }
+
+    /// Closes it. The notes stay, for it to be opened again with.
+    #[must_use]
+    pub fn close(self) -> (Notes, StoreCounts) {
+        (self.notes, self.counts)
+    }
+
+    /// Removes the notes: their captures will not come, and that is counted.
+    pub fn end(self) {
+        for id in self.notes.values() {
+            // What is left goes at the next start.
+            let _ = self.folder.remove(&format!(".{id}{NOTE}"));
+        }
+    }
+
     /// What it did so far.
     #[must_use]
     pub const fn counts(&self) -> StoreCounts {
@@ -205,7 +302,11 @@ impl Store {
     fn free_name(&self, id: &CaptureId) -> Result<CaptureId, StoreError> {
         let others = (2..=SAME_NAME).map(|n| id.again(n));
         let mut names = std::iter::once(id.clone()).chain(others);
-        let free = names.find(|id| !self.files.contains_key(&format!("{id}{SUFFIX}")));
+        let is_taken = |id: &CaptureId| {
+            let is_noted = self.notes.values().any(|noted| noted == id);
+            is_noted || self.files.contains_key(&format!("{id}{SUFFIX}"))
+        };
+        let free = names.find(|id| !is_taken(id));
         free.ok_or_else(|| StoreError::SameName(id.clone()))
     }
 
@@ -269,6 +370,13 @@ impl Captures {
             source,
         })
     }
+}
+
+/// Name of the capture of which a file with this name is what is there before it is finished.
+fn unfinished_id_of(name: &str) -> Option<&str> {
+    let name = name.strip_prefix('.')?;
+    name.strip_suffix(NOTE)
+        .or_else(|| name.strip_suffix(UNFINISHED))
 }
 
 /// The capture whose file has this name.

@@ -1,6 +1,8 @@
 //! Kills for want of memory, through the daemon: what becomes a capture, and what becomes of
 //! captures when the disk is full, the store is full, the directory is not ours, or the agent dies.
 
+mod death;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -13,7 +15,6 @@ use hearth_tests::pen::{LIMIT, Pen};
 use hearth_tests::programs::{self, Leak};
 use hearth_tests::{machine, requirement, trace};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
-use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -241,60 +242,6 @@ fn what_was_captured_before_the_end_is_kept() -> Result<()> {
     daemon.stop()?;
     ensure!(captures_of(&dir, &pids)?.len() == pids.len());
     Ok(())
-}
-
-#[test]
-fn an_agent_that_is_killed_leaves_nothing_that_bothers_the_next() -> Result<()> {
-    requirement::root()?;
-    let _machine = machine::shared()?;
-    let folder = TempDir::with_prefix("hearth-oom-")?;
-    let dir = folder.path().join("captures");
-    let pen = Pen::new("oom-killed")?;
-    let leak = leak()?;
-    let mut daemon = Daemon::start(&settings(&dir, ""))?;
-    let mut pids = vec![pen.kill(&leak)?];
-    wait_for_captures(&dir, &pids)?;
-    // In the middle of many.
-    let pid = daemon.pid();
-    let killer = thread::spawn(move || {
-        thread::sleep(Duration::from_millis(300));
-        rustix::process::kill_process(
-            rustix::process::Pid::from_raw(i32::try_from(pid).ok()?)?,
-            Signal::KILL,
-        )
-        .ok()
-    });
-    for _ in 0..10 {
-        pids.push(pen.kill(&leak)?);
-    }
-    ensure!(
-        killer.join().ok().flatten().is_some(),
-        "it could not be killed"
-    );
-    daemon.wait()?;
-    drop(daemon);
-    // Half a file, as a death in the middle of writing leaves it.
-    fs::write(
-        dir.join(".20260102T030405.000Z-1.part"),
-        "HEARTHOM and no more",
-    )?;
-
-    let whole = captures_of(&dir, &pids)?.len();
-    ensure!(whole >= 1, "the one that was kept is gone");
-    let daemon = Daemon::start(&settings(&dir, ""))?;
-    wait_until(&daemon, "hearth_oom_captures_unfinished_total", &[], 1)?;
-    wait_until(&daemon, "hearth_oom_store_captures", &[], whole as u64)?;
-    let left: Vec<_> = fs::read_dir(&dir)?
-        .filter_map(Result::ok)
-        .map(|file| file.path())
-        .collect();
-    let unfinished = left
-        .iter()
-        .filter(|path| path.to_string_lossy().ends_with(".part"));
-    ensure!(unfinished.count() == 0, "{left:?}");
-    let pid = pen.kill(&leak)?;
-    wait_for_captures(&dir, &[pid])?;
-    daemon.stop()
 }
 
 #[test]
