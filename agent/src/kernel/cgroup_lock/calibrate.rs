@@ -6,7 +6,7 @@
 
 use std::{
     fs, io,
-    os::fd::OwnedFd,
+    os::{fd::OwnedFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
     thread,
@@ -14,11 +14,14 @@ use std::{
 };
 
 use hearth_abi::{ABSENT, Lock, LockSeen};
-use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, fstat, open};
+use rustix::io::retry_on_intr;
 use thiserror::Error;
 
 /// Begin of the names of the cgroups that are made for it.
 const NAME: &str = "hearth-calibrate-";
+/// How often one is made anew that another agent took for left behind.
+const AGAIN: u32 = 100;
 /// How long the threads are let run at a time.
 const SLICE: Duration = Duration::from_millis(25);
 /// How long they run at least, and at most.
@@ -136,28 +139,44 @@ struct Own {
     directory: PathBuf,
     parents: [PathBuf; 2],
     /// Says to others that somebody lives who removes them.
-    _lock: Option<OwnedFd>,
+    _lock: OwnedFd,
 }
 
 impl Own {
     fn make(mount: &Path) -> Result<Self, CalibrationError> {
         let directory = mount.join(format!("{NAME}{}", std::process::id()));
-        let make = |path: &Path| {
-            fs::create_dir(path).map_err(|source| CalibrationError::Make {
-                path: path.to_owned(),
-                source,
-            })
-        };
-        make(&directory)?;
         let own = Self {
             parents: ["a", "b"].map(|name| directory.join(name)),
-            _lock: locked(&directory),
+            _lock: made(&directory).map_err(failed(&directory))?,
             directory,
         };
         for parent in &own.parents {
-            make(parent)?;
+            fs::create_dir(parent).map_err(failed(parent))?;
         }
         Ok(own)
+    }
+}
+
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> CalibrationError {
+    move |source| CalibrationError::Make {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Makes a directory, with its lock. Before it is locked, an agent that tidies up may remove it.
+fn made(directory: &Path) -> io::Result<OwnedFd> {
+    let mut again = AGAIN;
+    loop {
+        fs::create_dir(directory)?;
+        match locked(directory, FlockOperation::LockExclusive) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && again > 0 => again -= 1,
+            Err(error) => {
+                remove(directory);
+                return Err(error);
+            }
+            Ok(lock) => return Ok(lock),
+        }
     }
 }
 
@@ -182,24 +201,34 @@ fn hierarchy() -> Option<PathBuf> {
 
 /// Removes what calibrations left that were killed.
 pub(super) fn tidy() {
-    let Some(mount) = hierarchy() else { return };
+    if let Some(mount) = hierarchy() {
+        tidy_in(&mount);
+    }
+}
+
+fn tidy_in(mount: &Path) {
     for entry in fs::read_dir(mount).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let process = name.to_str().and_then(|name| name.strip_prefix(NAME));
         let is_ours = process.is_some_and(|process| process.parse::<u32>().is_ok());
         // Whoever calibrates holds its lock, which goes with the process.
-        if is_ours && locked(&entry.path()).is_some() {
+        if is_ours
+            && let Ok(_lock) = locked(&entry.path(), FlockOperation::NonBlockingLockExclusive)
+        {
             remove(&entry.path());
         }
     }
 }
 
-/// The lock of a directory, unless another process has it.
-fn locked(directory: &Path) -> Option<OwnedFd> {
+/// The lock of the directory at a path: not of one that was removed until it was locked.
+fn locked(directory: &Path, how: FlockOperation) -> io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let fd = open(directory, flags, Mode::empty()).ok()?;
-    flock(&fd, FlockOperation::NonBlockingLockExclusive).ok()?;
-    Some(fd)
+    let fd = open(directory, flags, Mode::empty())?;
+    retry_on_intr(|| flock(&fd, how))?;
+    let is_there = fs::metadata(directory)?.ino() == fstat(&fd)?.st_ino;
+    is_there
+        .then_some(fd)
+        .ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
 fn remove(directory: &Path) {
@@ -257,5 +286,36 @@ mod tests {
             matches!(two, Err(CalibrationError::Ambiguous(_))),
             "{two:?}"
         );
+    }
+    #[test]
+    fn what_was_left_behind_goes_and_what_is_in_use_stays() {
+        let mount = tempfile::tempdir().expect("a folder");
+        let left = mount.path().join(format!("{NAME}1"));
+        fs::create_dir_all(left.join("a")).expect("made");
+        let own = Own::make(mount.path()).expect("made");
+        tidy_in(mount.path());
+        assert!(!left.exists() && own.parents.iter().all(|parent| parent.exists()));
+        let directory = own.directory.clone();
+        drop(own);
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn agents_that_tidy_up_take_nothing_from_one_that_begins() {
+        let mount = tempfile::tempdir().expect("a folder");
+        let stop = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    tidy_in(mount.path());
+                }
+            });
+            let whole = (0..500).all(|_| {
+                let own = Own::make(mount.path());
+                own.is_ok_and(|own| own.parents.iter().all(|parent| parent.exists()))
+            });
+            stop.store(true, Ordering::Relaxed);
+            assert!(whole, "its cgroups were removed");
+        });
     }
 }
