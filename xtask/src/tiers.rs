@@ -68,8 +68,8 @@ const FUZZ_OF_RUNTIME: &str = "any_bytes";
 /// How many tests of a tier are run a second time: more failures than this have one cause.
 const SECOND_RUNS: usize = 3;
 
-/// How long the emulated tests of one kernel may take.
-const VM_DEADLINE: Duration = Duration::from_mins(10);
+/// How long the emulated tests of one kernel may take: twice what they do on two cores.
+const VM_DEADLINE: Duration = Duration::from_mins(20);
 
 /// Sets up, builds and runs these tiers; whether all of them ran and passed.
 pub(crate) fn run(workspace: &Workspace, tiers: &[Tier], allowed: &[Tier]) -> Result<bool> {
