@@ -105,7 +105,7 @@ impl Place {
         };
         match Captures::open(&dir) {
             Ok(captures) => Ok(captures),
-            Err(StoreError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(StoreError::Io { error, .. }) if error.kind() == io::ErrorKind::NotFound => {
                 anyhow::bail!(
                     "there is no directory {}: `hearth run` makes it at the first start with the \
                      signal oom",

@@ -25,10 +25,10 @@ impl Folder {
     /// Opens `path`, and makes it where it is missing.
     pub(super) fn make(path: &Path) -> Result<Self, StoreError> {
         let failed = |what| {
-            move |source: io::Error| StoreError::Io {
+            move |error: io::Error| StoreError::Io {
                 what,
                 path: path.into(),
-                source,
+                error,
             }
         };
         if let Some(parent) = path.parent() {
@@ -51,7 +51,7 @@ impl Folder {
         let io = |what, error: Errno| StoreError::Io {
             what,
             path: path.into(),
-            source: error.into(),
+            error: error.into(),
         };
         let fd = openat(CWD, path, flags, Mode::empty()).map_err(|error| match error {
             Errno::LOOP | Errno::NOTDIR => StoreError::Link(path.into()),
@@ -78,11 +78,11 @@ impl Folder {
     }
 
     /// A failure with the file `name`.
-    pub(super) fn failed(&self, what: &'static str, name: &str, source: io::Error) -> StoreError {
+    pub(super) fn failed(&self, what: &'static str, name: &str, error: io::Error) -> StoreError {
         StoreError::Io {
             what,
             path: self.path.join(name),
-            source,
+            error,
         }
     }
 

@@ -29,18 +29,19 @@ const NOTES: usize = 2048;
 /// Kills of one process in one millisecond that get names of their own.
 const SAME_NAME: u32 = 16;
 
-/// A store that cannot be used.
+/// A store that cannot be used. Each says all of it in its own text, and none has a source: who
+/// prints it with its sources would say that twice.
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// A system call failed.
-    #[error("cannot {what} {}: {source}", path.display())]
+    #[error("cannot {what} {}: {error}", path.display())]
     Io {
         /// What was tried.
         what: &'static str,
         /// With what.
         path: PathBuf,
         /// Why not.
-        source: io::Error,
+        error: io::Error,
     },
     /// The directory is a link.
     #[error(
@@ -70,12 +71,12 @@ pub enum StoreError {
     )]
     Busy(PathBuf),
     /// A capture that cannot be encoded or decoded.
-    #[error("the capture {id}: {source}")]
+    #[error("the capture {id}: {error}")]
     Format {
         /// Which.
         id: CaptureId,
         /// Why.
-        source: FormatError,
+        error: FormatError,
     },
     /// One capture is larger than all may be.
     #[error("the capture {id} has {bytes} bytes, and all may have {max}: raise oom.max_bytes")]
@@ -105,7 +106,7 @@ impl StoreError {
     #[must_use]
     pub fn word(&self) -> &'static str {
         match self {
-            Self::Io { source, .. } => match source.kind() {
+            Self::Io { error, .. } => match error.kind() {
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "disk_full",
                 _ => "io",
             },
@@ -212,9 +213,9 @@ impl Store {
             return Ok(());
         }
         let id = self.free_name(&note.id())?;
-        let bytes = serde_json::to_vec(note).map_err(|source| StoreError::Format {
+        let bytes = serde_json::to_vec(note).map_err(|error| StoreError::Format {
             id: id.clone(),
-            source: source.into(),
+            error: error.into(),
         })?;
         if self.notes.len() >= NOTES
             && let Some((_, oldest)) = self.notes.pop_first()
@@ -247,9 +248,9 @@ impl Store {
 
     fn publish(&mut self, capture: &Capture) -> Result<(), StoreError> {
         let id = &capture.id;
-        let bytes = format::encode(capture).map_err(|source| StoreError::Format {
+        let bytes = format::encode(capture).map_err(|error| StoreError::Format {
             id: id.clone(),
-            source,
+            error,
         })?;
         let length = bytes.len() as u64;
         if length > self.bounds.bytes {
@@ -365,9 +366,9 @@ impl Captures {
         file.take(most as u64)
             .read_to_end(&mut bytes)
             .map_err(|source| self.folder.failed("read", &name, source))?;
-        format::decode(&bytes).map_err(|source| StoreError::Format {
+        format::decode(&bytes).map_err(|error| StoreError::Format {
             id: id.clone(),
-            source,
+            error,
         })
     }
 }
