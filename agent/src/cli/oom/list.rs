@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::cli::terminal::{Terminal, fit, right};
 use crate::observe::oom::CaptureId;
-use crate::observe::oom::model::Capture;
+use crate::observe::oom::model::{Capture, Constraint};
 use crate::observe::oom::sentence::size;
 use crate::observe::oom::store::{Captures, StoreError};
 
@@ -69,18 +69,27 @@ impl<'a> Summary<'a> {
         if let Some(error) = &self.error {
             return format!("{id}  {}", terminal.show(error));
         }
-        let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), size);
         format!(
-            "{id}  {}  {}  {} of {}  {}  {}",
+            "{id}  {}  {}  {}  {}  {}",
             fit(&terminal.show(self.name.unwrap_or("?")), 15),
             fit(self.constraint.unwrap_or("?"), 10),
-            right(&bytes(self.usage_bytes), 10),
-            fit(&bytes(self.limit_bytes), 10),
+            self.used(),
             fit(self.completeness.unwrap_or("?"), 12),
             terminal.show(self.cgroup.unwrap_or("?")),
         )
         .trim_end()
         .to_owned()
+    }
+
+    /// How much of how much was used; where it was no cgroup's limit, of what.
+    fn used(&self) -> String {
+        let node = Constraint::Global.name();
+        if self.constraint == Some(node) && self.limit_bytes.is_none() {
+            return right("the node's memory", 24);
+        }
+        let bytes = |bytes: Option<u64>| bytes.map_or_else(|| "?".to_owned(), size);
+        let (usage, limit) = (bytes(self.usage_bytes), bytes(self.limit_bytes));
+        format!("{} of {}", right(&usage, 10), fit(&limit, 10))
     }
 }
 

@@ -10,7 +10,9 @@ use super::threads::{kernel_frames, threads};
 use super::view::View;
 use crate::cli::terminal::{Terminal, fit};
 use crate::observe::oom::limit::Limit;
-use crate::observe::oom::model::{Before, Capture, CgroupState, Completeness, Known, Memory};
+use crate::observe::oom::model::{
+    Before, Capture, CgroupState, Completeness, Constraint, Known, Memory,
+};
 use crate::observe::oom::sentence::size;
 
 /// Entries of memory.stat that are shown.
@@ -121,11 +123,7 @@ fn why(view: &View<'_>, page: &mut Page<'_>) {
         Some(bytes) => format!(", and {} more was asked for", size(*bytes)),
         None => String::new(),
     };
-    lines.push(format!(
-        "{what}used {} of {}{asked}",
-        bytes_or(&kill.usage_bytes),
-        bytes_or(&kill.limit_bytes),
-    ));
+    lines.push(format!("{what}{}{asked}", ran_out(view.capture)));
     if let Some(limit) = kill.swap_limit_bytes.value() {
         let what = if kill.swap_with_memory {
             "memory and swap"
@@ -160,6 +158,32 @@ fn why(view: &View<'_>, page: &mut Page<'_>) {
         kernel_frames("asked in", frames, page);
     }
     page.line("");
+}
+
+/// What ran out, and how much of it there was.
+fn ran_out(capture: &Capture) -> String {
+    let kill = &capture.kill;
+    let what = match kill.constraint {
+        Constraint::Global => {
+            // Without a limit of a cgroup it is the node that was recorded before.
+            let before = capture.before.value();
+            let total = before.and_then(|before| before.limit.value());
+            let of = match (total, kill.total_bytes.value()) {
+                (Some(total), _) => format!(" of {}", size(*total)),
+                (None, Some(total)) => format!(" of {}, swap included,", size(*total)),
+                (None, None) => String::new(),
+            };
+            return format!("the node's memory{of} ran out");
+        }
+        Constraint::Cpuset => "the memory of its cpuset's nodes ran out",
+        Constraint::MemoryPolicy => "the memory of its policy's nodes ran out",
+        Constraint::Unknown if kill.limit_bytes.value().is_none() => "what ran out is not known",
+        Constraint::Cgroup | Constraint::Unknown => {
+            let [used, limit] = [&kill.usage_bytes, &kill.limit_bytes].map(bytes_or);
+            return format!("used {used} of {limit}");
+        }
+    };
+    what.to_owned()
 }
 
 fn grew(capture: &Capture, page: &mut Page<'_>) {

@@ -2,7 +2,8 @@ use super::super::schema::faults_of;
 use super::list::Summary;
 use super::view::View;
 use super::*;
-use crate::observe::oom::model::Known;
+use crate::observe::oom::address::Address;
+use crate::observe::oom::model::{Capture, Known};
 use crate::observe::oom::samples;
 
 const SCHEMA: &str = include_str!("../../../../docs/schema/oom.schema.json");
@@ -49,7 +50,7 @@ fn a_report_of_a_bare_capture_gives_reasons_and_no_zeros() {
         text.contains("cannot be said: it was no cgroup's limit that was hit"),
         "{text}"
     );
-    assert!(text.contains("used ? of ?"), "{text}");
+    assert!(text.contains("the node's memory ran out"), "{text}");
     assert!(!text.contains("0 B of"), "{text}");
 }
 
@@ -65,6 +66,69 @@ fn names_are_shown_so_that_they_cannot_act_on_the_terminal() {
     assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
     let line = Summary::of(&capture).line(&Terminal::PLAIN);
     assert!(!line.contains('\u{1b}'), "{line:?}");
+}
+
+#[test]
+fn the_thread_that_asked_comes_first_and_says_so() {
+    let mut capture = samples::whole();
+    // Each at a place of its own, and more than are shown.
+    for n in 1..20_u32 {
+        let mut thread = capture.threads[0].clone();
+        thread.tid = 5000 + n;
+        thread.kernel_stack = Known::Value(vec![Address(u64::from(n))]);
+        capture.threads.push(thread);
+    }
+    capture.asker.tid = 5019;
+    let titles = |capture: &Capture, all| {
+        let text = report::report(&View::of(capture, "b0"), all, &Terminal::PLAIN);
+        let titles = text.lines().filter(|line| line.starts_with("thread "));
+        titles.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = "thread 5019 shop, which asked for the memory";
+    for all in [false, true] {
+        let titles = titles(&capture, all);
+        assert_eq!(titles[..2], [first, "thread 4711 shop"]);
+        assert_eq!(
+            titles
+                .iter()
+                .filter(|title| title.contains("asked"))
+                .count(),
+            1
+        );
+    }
+    // Also where others stand at its place.
+    capture.threads[19].kernel_stack = capture.threads[0].kernel_stack.clone();
+    let folded = "thread 5019 shop, which asked for the memory, and 1 more at the same place";
+    assert_eq!(titles(&capture, false)[0], folded);
+}
+
+#[test]
+fn a_kill_for_want_of_the_nodes_memory_has_no_question_marks() {
+    let mut capture = samples::bare();
+    let why = |capture: &Capture| {
+        let text = report::report(&View::of(capture, "b0"), false, &Terminal::PLAIN);
+        let line = text.lines().find(|line| line.starts_with("why"));
+        line.unwrap_or_default().to_owned()
+    };
+    capture.kill.asked_bytes = Known::Value(4096);
+    assert_eq!(
+        why(&capture),
+        "why      the node's memory ran out, and 4 KiB more was asked for"
+    );
+    let mut before = samples::whole().before;
+    if let Known::Value(before) = &mut before {
+        before.limit = Known::Value(2 << 30);
+    }
+    capture.before = before;
+    assert_eq!(
+        why(&capture),
+        "why      the node's memory of 2 GiB ran out, and 4 KiB more was asked for"
+    );
+    let line = Summary::of(&capture).line(&Terminal::PLAIN);
+    assert!(
+        line.contains("the node's memory") && !line.contains("? of ?"),
+        "{line}"
+    );
 }
 
 #[test]

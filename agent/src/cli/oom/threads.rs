@@ -10,7 +10,10 @@ use crate::observe::oom::symbols::{KernelName, Named};
 const GROUPS: usize = 8;
 
 pub(super) fn threads(view: &View<'_>, all: bool, page: &mut Page<'_>) {
-    let both = view.capture.threads.iter().zip(&view.stacks);
+    // The one that asked for what was not there comes first.
+    let is_asker = |thread: &Thread| thread.tid == view.capture.asker.tid;
+    let mut both: Vec<_> = view.capture.threads.iter().zip(&view.stacks).collect();
+    both.sort_by_key(|(thread, _)| !is_asker(thread));
     let mut groups: Vec<Vec<(&Thread, &Stack)>> = Vec::new();
     for (thread, stack) in both {
         let same = groups.iter_mut().find(|group| {
@@ -30,7 +33,12 @@ pub(super) fn threads(view: &View<'_>, all: bool, page: &mut Page<'_>) {
             n => format!(", and {} more at the same place", n - 1),
         };
         let name = page.terminal.show(&thread.comm);
-        let title = format!("thread {} {name}{others}", thread.tid);
+        let asking = if is_asker(thread) {
+            ", which asked for the memory"
+        } else {
+            ""
+        };
+        let title = format!("thread {} {name}{asking}{others}", thread.tid);
         let title = page.terminal.bold(&title);
         page.line(&title);
         if !thread.own_context {
