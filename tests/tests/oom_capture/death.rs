@@ -26,6 +26,9 @@ const AFTER: [Option<u64>; 8] = [
     Some(60),
 ];
 
+/// What the names of notes end with.
+const NOTE: &str = ".part";
+
 /// What there is of the kill of `pid`: a note, or a capture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trace {
@@ -51,7 +54,7 @@ fn trace_of(dir: &Path, pid: u32) -> Result<Option<Trace>> {
     Ok(if is(".oom") {
         Some(Trace::Kept)
     } else {
-        is(".part").then_some(Trace::Noted)
+        is(NOTE).then_some(Trace::Noted)
     })
 }
 
@@ -91,7 +94,7 @@ fn the_next_agent_accounts_for_every_kill_that_one_that_was_killed_had_taken_in(
         ensure!(after.is_some() || trace.is_some());
         // Others of this machine can be killed, too.
         let unfinished = names(&dir)?;
-        let unfinished = unfinished.iter().filter(|name| name.ends_with(".part"));
+        let unfinished = unfinished.iter().filter(|name| name.ends_with(NOTE));
         let unfinished = unfinished.count() as u64;
 
         daemon = Daemon::start(&settings(&dir, ""))?;
