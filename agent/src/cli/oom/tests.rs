@@ -103,6 +103,21 @@ fn the_thread_that_asked_comes_first_and_says_so() {
 }
 
 #[test]
+fn data_is_not_shown_as_code() {
+    let mut capture = samples::whole();
+    capture.mappings[0].vma.perms = "rw-p".into();
+    capture.mappings[0].vma.file = None;
+    capture.mappings[0].vma.name.clear();
+    let view = View::of(&capture, "b0");
+    let text = report::report(&view, false, &Terminal::PLAIN);
+    assert!(
+        text.contains("#0  0x555555555123  no code is mapped there"),
+        "{text}"
+    );
+    assert!(!text.contains("code that the program made"), "{text}");
+}
+
+#[test]
 fn a_kill_for_want_of_the_nodes_memory_has_no_question_marks() {
     let mut capture = samples::bare();
     let why = |capture: &Capture| {

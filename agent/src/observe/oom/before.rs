@@ -145,6 +145,14 @@ pub struct Vma {
     pub name: String,
 }
 
+impl Vma {
+    /// Whether what is there can be run.
+    #[must_use]
+    pub fn is_code(&self) -> bool {
+        self.perms.contains('x')
+    }
+}
+
 /// The file behind a mapping.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct VmaFile {

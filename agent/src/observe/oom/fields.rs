@@ -9,8 +9,8 @@ use hearth_abi::{
 
 use super::address::Address;
 use super::model::{
-    Absent, Cgroup, Constraint, Frame, Kill, Known, Mapping, Memory, Reason, Thread, Vma, VmaFile,
-    Window,
+    Absent, Cgroup, Constraint, Frame, Kill, Known, Mapping, Memory, NO_CODE, Reason, Thread, Vma,
+    VmaFile, Window,
 };
 use crate::observe::text::until_zero;
 use crate::time::Boottime;
@@ -189,8 +189,7 @@ pub(super) fn thread(
     let frame = |ip: u64, is_unmapped: bool| Frame {
         ip: Address(ip),
         mapping: if is_unmapped {
-            // Walks by frame pointers end in what is no frame.
-            Known::absent(Reason::NotApplicable, "no code is mapped there")
+            Known::absent(Reason::NotApplicable, NO_CODE)
         } else {
             mapping_of(ip, mappings, source(OomThreadField::Mappings))
         },
@@ -298,7 +297,8 @@ fn mapping_of(ip: u64, mappings: &[Mapping], source: u8) -> Known<u32> {
         found.and_then(|index| u32::try_from(index).ok()),
         OomSource::from_u8(source),
     ) {
-        (Some(index), _) => Known::Value(index),
+        (Some(index), _) if mappings[index as usize].vma.is_code() => Known::Value(index),
+        (Some(_), _) => Known::absent(Reason::NotApplicable, NO_CODE),
         (None, Some(OomSource::Unreadable)) => Known::absent(
             Reason::Unreadable,
             "the mappings were being changed at that moment, and could not be looked at",

@@ -344,6 +344,10 @@ pub struct Thread {
     pub stack_window: Known<Window>,
 }
 
+/// What is said of a word in a user stack that is no address of code: walks by frame pointers end
+/// in what is no frame.
+pub(super) const NO_CODE: &str = "no code is mapped there";
+
 /// One frame of a user stack.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frame {

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::address::Address;
 use super::mappings;
-use super::model::{Absent, Capture, Frame, Known, Mapping, Reason};
+use super::model::{Absent, Capture, Frame, Known, Mapping, NO_CODE, Reason};
 use crate::kernel::image::{self, Root, Target};
 use crate::kernel::symbols::kernel_names;
 
@@ -130,6 +130,10 @@ impl<'a> Names<'a> {
         else {
             return named;
         };
+        if !mapping.vma.is_code() {
+            named.function = Known::absent(Reason::NotApplicable, NO_CODE);
+            return named;
+        }
         let into = frame.ip.0.wrapping_sub(mapping.vma.start);
         let offset = into.wrapping_add(mapping.vma.offset);
         named.file = Some(mapping.vma.name.clone()).filter(|name| !name.is_empty());

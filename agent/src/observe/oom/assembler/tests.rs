@@ -340,6 +340,29 @@ fn a_frame_without_a_mapping_says_whether_there_is_none() {
 }
 
 #[test]
+fn a_word_of_a_stack_that_is_an_address_of_data_is_no_code() {
+    let OomEvent::Thread(mut of) = thread(PID, AT, 0) else {
+        panic!("a thread")
+    };
+    of.unmapped = [0; 2];
+    let OomEvent::Vma(mut data) = vma(b"app\0", 0) else {
+        panic!("a mapping")
+    };
+    (data.start, data.end, data.vm_flags) = (0x9000, 0xa000, 3);
+    let records = [
+        kill(1),
+        OomEvent::Thread(of),
+        vma(b"app\0", 0),
+        OomEvent::Vma(data),
+    ];
+    let (captures, _) = assemble(records);
+    let stack = captures[0].threads[0].user_stack.value().expect("told");
+    assert_eq!(stack[0].mapping, Known::Value(0));
+    let why = stack[1].mapping.why().map(ToString::to_string);
+    assert!(why.is_some_and(|why| why.contains("no code is mapped there")));
+}
+
+#[test]
 fn names_that_were_cut_show_it() {
     let (captures, _) = assemble([kill(1), vma(b"app\0deep\0", oom_vma::NAMES_CUT)]);
     assert_eq!(captures[0].mappings[0].vma.name, ".../deep/app");
