@@ -6,13 +6,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
-use hearth_tests::daemon::Daemon;
-use hearth_tests::pen::Pen;
-use hearth_tests::{machine, requirement};
 use rustix::process::Signal;
-use tempfile::TempDir;
 
-use crate::{captures_of, leak, settings, wait_for_captures, wait_until};
+use crate::{Scene, captures_of, names, wait_for_captures, wait_until};
 
 /// How long after a kill the agent dies, ms; `None` is as soon as it has noted the kill.
 const AFTER: [Option<u64>; 8] = [
@@ -34,14 +30,6 @@ const NOTE: &str = ".part";
 enum Trace {
     Noted,
     Kept,
-}
-
-/// The names of the files in `dir`.
-fn names(dir: &Path) -> Result<Vec<String>> {
-    let entries = fs::read_dir(dir)?.filter_map(Result::ok);
-    Ok(entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect())
 }
 
 fn trace_of(dir: &Path, pid: u32) -> Result<Option<Trace>> {
@@ -69,35 +57,31 @@ fn wait_for_trace(dir: &Path, pid: u32) -> Result<()> {
 
 #[test]
 fn the_next_agent_accounts_for_every_kill_that_one_that_was_killed_had_taken_in() -> Result<()> {
-    requirement::root()?;
-    let _machine = machine::shared()?;
-    let folder = TempDir::with_prefix("hearth-oom-")?;
-    let dir = folder.path().join("captures");
-    let pen = Pen::new("oom-killed")?;
-    let leak = leak()?;
-    let name = leak.program.file_name().context("a name")?;
+    let scene = Scene::new("oom-killed")?;
+    let dir = &scene.dir;
+    let name = scene.leak.program.file_name().context("a name")?;
     // As the kernel cuts it.
     let name: String = name.to_string_lossy().chars().take(15).collect();
-    let mut daemon = Daemon::start(&settings(&dir, ""))?;
-    let first = pen.kill(&leak)?;
-    wait_for_captures(&dir, &[first])?;
+    let mut daemon = scene.observe("")?;
+    let first = scene.kill()?;
+    wait_for_captures(dir, &[first])?;
     let mut noted = 0;
     for after in AFTER {
-        let pid = pen.kill(&leak)?;
+        let pid = scene.kill()?;
         match after {
-            None => wait_for_trace(&dir, pid)?,
+            None => wait_for_trace(dir, pid)?,
             Some(ms) => thread::sleep(Duration::from_millis(ms)),
         }
         daemon.signal(Signal::KILL)?;
         daemon.wait()?;
-        let trace = trace_of(&dir, pid)?;
+        let trace = trace_of(dir, pid)?;
         ensure!(after.is_some() || trace.is_some());
         // Others of this machine can be killed, too.
-        let unfinished = names(&dir)?;
+        let unfinished = names(dir)?;
         let unfinished = unfinished.iter().filter(|name| name.ends_with(NOTE));
         let unfinished = unfinished.count() as u64;
 
-        daemon = Daemon::start(&settings(&dir, ""))?;
+        daemon = scene.observe("")?;
         wait_until(
             &daemon,
             "hearth_oom_captures_unfinished_total",
@@ -112,30 +96,30 @@ fn the_next_agent_accounts_for_every_kill_that_one_that_was_killed_had_taken_in(
                 let line = errors.lines().find(|line| line.contains(&told));
                 let line = line.with_context(|| format!("{told} is not in {errors}"))?;
                 ensure!(line.contains("killed for want of memory at 20"), "{line}");
-                ensure!(captures_of(&dir, &[pid])?.is_empty());
+                ensure!(captures_of(dir, &[pid])?.is_empty());
             }
-            Some(Trace::Kept) => ensure!(captures_of(&dir, &[pid])?.len() == 1),
-            None => ensure!(captures_of(&dir, &[pid])?.is_empty()),
+            Some(Trace::Kept) => ensure!(captures_of(dir, &[pid])?.len() == 1),
+            None => ensure!(captures_of(dir, &[pid])?.is_empty()),
         }
         let count = daemon
             .scrape()?
             .count("hearth_oom_captures_unfinished_total", &[])?;
         ensure!(count <= unfinished, "{count} of {unfinished}");
-        ensure!(trace_of(&dir, pid)? != Some(Trace::Noted), "it stays");
+        ensure!(trace_of(dir, pid)? != Some(Trace::Noted), "it stays");
     }
     ensure!(noted > 0, "it never died in the middle of a capture");
     ensure!(
-        captures_of(&dir, &[first])?.len() == 1,
+        captures_of(dir, &[first])?.len() == 1,
         "what was kept is gone"
     );
     // Half a file, as a death in the middle of writing leaves it, bothers nobody.
     daemon.stop()?;
     let half = dir.join(".20260102T030405.000Z-1.whole");
     fs::write(&half, "HEARTHOM and no more")?;
-    let daemon = Daemon::start(&settings(&dir, ""))?;
+    let daemon = scene.observe("")?;
     wait_until(&daemon, "hearth_oom_captures_unfinished_total", &[], 1)?;
     ensure!(!half.exists());
-    let pid = pen.kill(&leak)?;
-    wait_for_captures(&dir, &[pid])?;
+    let pid = scene.kill()?;
+    wait_for_captures(dir, &[pid])?;
     daemon.stop()
 }

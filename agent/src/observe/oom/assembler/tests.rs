@@ -406,7 +406,9 @@ fn a_capture_waits_for_what_is_read_of_its_cgroup_and_not_for_ever() {
             cgroup: None,
             ..around(kill)
         });
-        assembler.accept(thread(PID, AT, oom_thread::LAST), now, |_| unreachable!());
+        assembler.accept(thread(PID, AT, oom_thread::LAST), now, |_| {
+            unreachable!("only a kill has surroundings")
+        });
         let soon = assembler.advance(after(now, GRACE), |at| at.0);
         assert!(soon.is_empty(), "it is still being looked at");
         assembler
