@@ -11,14 +11,19 @@
 //! - [`journal`]: what the spawner has made and not yet taken away.
 //! - [`process`]: one process for certain, by its number and its start.
 //! - [`rootfs`]: what is at `/` in a sandbox, from layers that are not trusted.
+//! - [`sandbox`]: what runs one instance of a function, and the words in which it is spoken with.
 //! - [`seccomp`]: which system calls the code in a sandbox may make.
 
+#[cfg(feature = "host")]
 pub mod cgroup;
 pub mod channel;
 pub mod heap;
 pub mod id;
 pub mod invoke;
+#[cfg(feature = "host")]
 pub mod journal;
 pub mod process;
+#[cfg(feature = "host")]
 pub mod rootfs;
+pub mod sandbox;
 pub mod seccomp;

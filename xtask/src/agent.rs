@@ -1,11 +1,11 @@
-//! Builds the agent around the kernel object.
+//! Builds the agent around the kernel object, and what stands beside it.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 
 use crate::workspace::Workspace;
-use crate::{bpf, program};
+use crate::{bpf, program, sandboxes};
 
 /// How much the compiler optimises, at what cost in build time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,7 +25,8 @@ pub(crate) fn path(workspace: &Workspace, profile: Profile) -> PathBuf {
     workspace.root().join("target").join(folder).join("hearth")
 }
 
-/// Brings the kernel object and the agent up to date and returns the agent's path.
+/// Brings the kernel object, the agent and the programs of sandboxes up to date and returns the
+/// agent's path.
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> {
     bpf::build(workspace)?;
     let mut cargo = program::cargo();
@@ -44,5 +45,6 @@ pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<PathBuf> 
         cargo.arg("--release");
     }
     program::run(&mut cargo)?;
+    sandboxes::build(workspace, profile)?;
     Ok(path(workspace, profile))
 }

@@ -11,6 +11,7 @@ mod libtest;
 mod lint;
 mod program;
 mod report;
+mod sandboxes;
 mod setup;
 mod tiers;
 mod toolchain;

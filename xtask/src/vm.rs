@@ -13,10 +13,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, anyhow, bail};
 use hearth_vm_init::{COMMAND, ENVIRONMENT, Frame, MODULES};
 
+use crate::agent::Profile;
 use crate::initramfs::Initramfs;
 use crate::kernels::Kernel;
-use crate::program;
 use crate::workspace::Workspace;
+use crate::{program, sandboxes};
 
 /// Where the agent is in the VM.
 pub(crate) const AGENT: &str = "/usr/bin/hearth";
@@ -85,7 +86,8 @@ pub(crate) fn run(
     said: &mut dyn FnMut(&[u8], Stream) -> io::Result<()>,
 ) -> Result<i32> {
     let image = job.kernel.image(workspace)?;
-    let init = build_init(workspace)?;
+    // The VM has no libraries but those that its command needs.
+    let init = sandboxes::build_static(workspace, "hearth-vm-init", Profile::Dev)?;
     let archive = workspace
         .vm()
         .join(format!("initramfs-{}.cpio", job.kernel));
@@ -146,29 +148,6 @@ pub(crate) fn to_terminal(bytes: &[u8], stream: Stream) -> io::Result<()> {
         }
         Stream::Err => io::stderr().lock().write_all(bytes),
     }
-}
-
-/// A static init: the VM has no libraries but those that its command needs.
-fn build_init(workspace: &Workspace) -> Result<PathBuf> {
-    const TARGET: &str = "x86_64-unknown-linux-gnu";
-    let folder = workspace.vm().join("build");
-    program::run(
-        program::cargo()
-            .current_dir(workspace.root())
-            .args([
-                "build",
-                "--quiet",
-                "--package",
-                "hearth-vm-init",
-                "--bin",
-                "hearth-vm-init",
-            ])
-            // With an explicit target the flags are not those of build scripts and macros.
-            .args(["--target", TARGET, "--target-dir"])
-            .arg(&folder)
-            .env("RUSTFLAGS", "-Ctarget-feature=+crt-static"),
-    )?;
-    Ok(folder.join(TARGET).join("debug/hearth-vm-init"))
 }
 
 fn pack(workspace: &Workspace, init: &Path, job: &Job) -> Result<Initramfs> {

@@ -1,0 +1,130 @@
+//! What the spawner is asked, and what it says. One frame each way; of the channel's header
+//! neither the epoch nor the request is used.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Resources;
+use super::message::Exit;
+use crate::id::{Epoch, FunctionName, SandboxId, SlotName};
+use crate::process::Process;
+
+/// To the spawner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "snake_case")]
+pub enum Ask {
+    /// Give me a sandbox: one that is parked, or a new one. Answered by [`Answer::Claimed`].
+    Claim {
+        /// For this function.
+        function: FunctionName,
+        /// Within these limits.
+        resources: Resources,
+    },
+    /// End this one, and take away all of it. Answered by [`Answer::Ended`] when it is gone.
+    End {
+        /// Which.
+        sandbox: SandboxId,
+    },
+    /// Which are there? Answered by [`Answer::Sandboxes`].
+    List,
+    /// How are the slots? Answered by [`Answer::Slots`].
+    Slots,
+    /// Tell me on this connection, as long as it lasts, of each claimed sandbox that has ended by
+    /// itself: [`Answer::Ended`], unasked.
+    Watch,
+}
+
+/// From the spawner.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// Here it is.
+    Claimed(Claimed),
+    /// It is gone: no process, cgroup or socket of it is left.
+    Ended(Ended),
+    /// All claimed ones.
+    Sandboxes {
+        /// By id.
+        claimed: Vec<Listed>,
+        /// How many wait for a claim.
+        parked: u32,
+    },
+    /// The slots.
+    Slots(Slots),
+    /// From now on, of each that ends.
+    Watching,
+    /// Not done; nothing of it is left.
+    Refused {
+        /// Why, for a person.
+        why: String,
+        /// Whether another attempt may do better.
+        again: bool,
+    },
+}
+
+/// A sandbox that was claimed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claimed {
+    /// Which.
+    pub sandbox: SandboxId,
+    /// Its life.
+    pub epoch: Epoch,
+    /// `hearth-init`, as the node sees it.
+    pub init: Process,
+    /// Its slot.
+    pub slot: SlotName,
+    /// The cgroup in the hierarchy that carries memory, below that hierarchy's root.
+    pub cgroup: String,
+    /// Whether it was parked; else it was made for this claim.
+    pub was_parked: bool,
+    /// What became of each limit: its name, and the value as it was read back, or why there is none.
+    pub limits: Vec<(String, Result<String, String>)>,
+}
+
+/// A sandbox that is gone.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// Which.
+    pub sandbox: SandboxId,
+    /// How its `hearth-init` ended.
+    pub how: Exit,
+    /// Processes in it that were killed for want of memory.
+    pub oom_kills: Option<u64>,
+    /// The most memory that it had at once, in bytes.
+    pub peak_bytes: Option<u64>,
+    /// Processor time that it used.
+    pub cpu: Option<Duration>,
+}
+
+/// One of the claimed ones.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listed {
+    /// Which.
+    pub sandbox: SandboxId,
+    /// Its life.
+    pub epoch: Epoch,
+    /// The function that it was claimed for.
+    pub function: FunctionName,
+    /// Its slot.
+    pub slot: SlotName,
+    /// `hearth-init`, as the node sees it.
+    pub init: Process,
+    /// Whether it was there before this spawner.
+    pub adopted: bool,
+}
+
+/// How the slots are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Slots {
+    /// With a parked `hearth-init`.
+    pub parked: u32,
+    /// Claimed.
+    pub claimed: u32,
+    /// Given back, and not clean yet.
+    pub waiting: u32,
+    /// Claims that were met by a parked one, since the spawner began.
+    pub hits: u64,
+    /// Claims that had to wait for a new one.
+    pub misses: u64,
+}
