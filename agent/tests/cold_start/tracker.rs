@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hearth::kernel::event::Event;
 use hearth::observe::cold_start::start::Process;
-use hearth::observe::cold_start::{Ready, Reason, Role, StartRule, Tracker};
+use hearth::observe::cold_start::{Claim, Ready, Reason, Role, StartRule, Tracker};
 use hearth::observe::identity::CgroupNames;
 use hearth::time::{Boottime, Nanos};
 use hearth_abi::Kind;
@@ -340,5 +340,66 @@ fn exits_of_what_began_before_the_agent_are_counted_apart() {
     assert_eq!(
         tracker.stats().gone,
         BTreeMap::from([(Reason::Headless, 1)])
+    );
+}
+
+fn claim(init: u32, us: u64) -> Claim {
+    Claim {
+        init,
+        at: Boottime(at(us)),
+        function: "thumbnail".into(),
+        deadline: Nanos(10_000_000_000),
+    }
+}
+
+#[test]
+fn a_claimed_sandbox_starts_with_its_claim_and_is_ready_when_it_asks_for_work() {
+    // There may be a fork server too: what its forks are is not what this one is.
+    let mut settings = daemon(false);
+    settings.rules = vec![StartRule::new("zygote", Role::ForkServer).expect("a name")];
+    let mut tracker = tracker(settings);
+    tracker.claimed(claim(50, 0));
+    let mut story = Story::watched();
+    story.watch = at(300);
+    story.fork(300, p(50), p(1));
+    story.program([400, 450, 600, 700], p(1), "/bin/app");
+    // A function may listen; that is not what is waited for.
+    story.mark(Kind::Listen, 800, p(1));
+    story.mark(Kind::Next, 1000, p(1));
+    let finished = story.tell(&mut tracker);
+    let start = &finished[0].start;
+    check(start);
+    assert_eq!(
+        shape(start),
+        "create 0..400, exec 400..450, link 450..600, runtime_init 600..700, user_init 700..1000"
+    );
+    assert_eq!((start.opener, start.ready), ("claim", Ready::Next));
+    assert_eq!(start.identity.function.as_deref(), Some("thumbnail"));
+    assert_eq!(tracker.take_unwatched(), [50], "its later forks open none");
+}
+
+#[test]
+fn a_claim_that_never_became_a_process_is_forgotten_and_its_number_free_for_another() {
+    let mut tracker = tracker(daemon(false));
+    tracker.claimed(claim(50, 0));
+    tracker.claimed(claim(50, 200));
+    let mut story = Story::watched();
+    story.watch = at(300);
+    story.fork(300, p(50), p(1));
+    story.program([400, 450, 600, 700], p(1), "/bin/app");
+    story.mark(Kind::Exit, 900, p(1));
+    let finished = story.tell(&mut tracker);
+    let start = &finished[0].start;
+    assert_eq!(
+        (start.begin, start.ready),
+        (Boottime(at(200)), Ready::Exited)
+    );
+    for init in 0..2000 {
+        tracker.claimed(claim(1000 + init, 0));
+    }
+    let gone = tracker.take_unwatched();
+    assert!(
+        gone.contains(&1000) && !gone.contains(&2999),
+        "the oldest go, and are not watched"
     );
 }

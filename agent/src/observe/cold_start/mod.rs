@@ -21,4 +21,4 @@ pub use model::{ColdStart, LockHolder, PartSpan, Phase, PhaseName, Ready, Waited
 pub use ready::{Condition, ReadyRule, ReadyRuleError};
 pub use rules::{Executable, ExecutableError, Role, StartRule, VMMS};
 pub use settings::{Limits, Mode, Settings};
-pub use tracker::{Finished, Reason, Stats, Tracker};
+pub use tracker::{Claim, Finished, Reason, Stats, Tracker};

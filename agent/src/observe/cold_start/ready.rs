@@ -89,6 +89,12 @@ pub enum ReadyRuleError {
 }
 
 impl ReadyRule {
+    /// The first request for work by the Runtime API.
+    #[must_use]
+    pub fn next() -> Self {
+        Self(vec![Condition::Next])
+    }
+
     /// The conditions; never empty.
     #[must_use]
     pub fn conditions(&self) -> &[Condition] {

@@ -15,6 +15,8 @@ pub struct Settings {
     pub rules: Vec<StartRule>,
     /// When a start is ready, where no rule says otherwise.
     pub ready: ReadyRule,
+    /// When a function in a sandbox of our own runtime is ready: it asks for work.
+    pub ready_of_claimed: ReadyRule,
     /// When a start is given up, where no rule says otherwise.
     pub deadline: Nanos,
     /// How long after the end of a start its late marks are waited for.
@@ -71,6 +73,7 @@ impl Settings {
             mode,
             rules: Vec::new(),
             ready: ReadyRule::default(),
+            ready_of_claimed: ReadyRule::next(),
             deadline: Nanos(300_000_000_000),
             grace: Nanos(50_000_000),
             limits: Limits::default(),

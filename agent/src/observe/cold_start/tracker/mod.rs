@@ -1,5 +1,6 @@
 //! Collects the marks of each start until it ends; bounded, and what goes is counted.
 
+mod claims;
 mod ended;
 mod open;
 mod settle;
@@ -9,8 +10,10 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use hearth_abi::{Kind, LockWait, Mark, Opener, Text};
 
+pub use claims::Claim;
 pub use stats::{Reason, Stats};
 
+use self::claims::Claims;
 use self::ended::Ended;
 use self::open::{Key, Open, OpenedBy, alive};
 use super::ready::ReadyRule;
@@ -49,6 +52,7 @@ pub struct Tracker {
     /// Open starts by age.
     age: BTreeSet<(Boottime, Key)>,
     ended: Ended,
+    claims: Claims,
     recent_execs: VecDeque<(Process, Boottime, Key)>,
     unwatch: BTreeSet<u32>,
     lost: u64,
@@ -67,6 +71,7 @@ impl Tracker {
             open: HashMap::new(),
             due: BTreeSet::new(),
             age: BTreeSet::new(),
+            claims: Claims::default(),
             recent_execs: VecDeque::new(),
             unwatch: BTreeSet::new(),
             lost: 0,
@@ -255,7 +260,7 @@ impl Tracker {
             }
         }
         open.push(mark, self.settings.mode);
-        opened_by_fork(&self.settings, open, &mark);
+        let by_source = opened_by_fork(&self.settings, open, &mark);
         let sooner = after(mark.at(), self.settings.grace, Nanos(0));
         if may_end && (!open.may_have_ended || sooner < open.due) {
             open.may_have_ended = true;
@@ -264,6 +269,9 @@ impl Tracker {
             self.due.insert((open.due, key));
         }
         self.bytes = self.bytes - before + open.bytes();
+        if by_source {
+            self.opened_by_claim(key, &mark);
+        }
         self.check(key, &mark);
     }
 
@@ -371,6 +379,9 @@ impl Tracker {
 }
 
 fn ready_rule<'a>(settings: &'a Settings, open: &Open) -> &'a ReadyRule {
+    if open.claim.is_some() {
+        return &settings.ready_of_claimed;
+    }
     let rule = open
         .rule
         .and_then(|rule| settings.rules[rule].ready.as_ref());
@@ -395,8 +406,9 @@ fn fork_server_rule(settings: &Settings, server: u32) -> Option<usize> {
         .map(|&(index, _)| index)
 }
 
-/// Gives a start opened by a fork its rule, or its cgroup to be looked at.
-fn opened_by_fork(settings: &Settings, open: &mut Open, mark: &Stamped) {
+/// Gives a start opened by a fork its rule, or its cgroup to be looked at; whether a source forked
+/// it.
+fn opened_by_fork(settings: &Settings, open: &mut Open, mark: &Stamped) -> bool {
     let by_child = open.opening.process == Some(mark.process());
     let by_opener = mark.kind == Kind::Fork && mark.at() == open.opening.begin;
     match open.opening.opener {
@@ -406,9 +418,11 @@ fn opened_by_fork(settings: &Settings, open: &mut Open, mark: &Stamped) {
         Opener::Fork if by_opener => {
             open.opening.role = Role::ForkServer;
             open.rule = fork_server_rule(settings, mark.tgid);
+            return true;
         }
         _ => {}
     }
+    false
 }
 
 fn after(at: Boottime, length: Nanos, more: Nanos) -> Boottime {

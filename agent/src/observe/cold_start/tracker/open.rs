@@ -4,10 +4,11 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use hearth_abi::{Kind, Opener, flags};
 
-use crate::observe::cold_start::settings::Mode;
+use super::claims::Claim;
+use crate::observe::cold_start::settings::{Mode, Settings};
 use crate::observe::cold_start::start::{ExecName, Opening, Process, Stamped, Start};
 use crate::observe::cold_start::{PartSpan, Role, Waited, end, ready::ReadyRule};
-use crate::time::Boottime;
+use crate::time::{Boottime, Nanos};
 
 /// What tells starts apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +36,8 @@ pub(super) struct Open {
     pub(super) opening: Opening,
     /// Position of the rule that opened it.
     pub(super) rule: Option<usize>,
+    /// The claim that opened it.
+    pub(super) claim: Option<Claim>,
     /// Whether a cgroup that opened it was found to be one that does.
     pub(super) cgroup: OpenedBy,
     /// When to look whether it has ended.
@@ -81,6 +84,7 @@ impl Open {
                 process,
             },
             rule: None,
+            claim: None,
             cgroup: OpenedBy::Unknown,
             due: Boottime(u64::MAX),
             may_have_ended: false,
@@ -93,6 +97,13 @@ impl Open {
             waits_dropped: 0,
             bytes: OPEN_BYTES,
         }
+    }
+
+    /// When it is given up, after its begin.
+    pub(super) fn deadline(&self, settings: &Settings) -> Nanos {
+        let by_claim = self.claim.as_ref().map(|claim| claim.deadline);
+        let by_rule = self.rule.and_then(|rule| settings.rules[rule].deadline);
+        by_claim.or(by_rule).unwrap_or(settings.deadline)
     }
 
     pub(super) const fn bytes(&self) -> usize {

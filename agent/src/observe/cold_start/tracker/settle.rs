@@ -18,10 +18,7 @@ impl Tracker {
     pub(super) fn look_at(&mut self, key: Key, now: Boottime) -> Option<Finished> {
         let open = self.open.get_mut(&key)?;
         let rule = ready_rule(&self.settings, open).clone();
-        let deadline = open
-            .rule
-            .and_then(|rule| self.settings.rules[rule].deadline);
-        let deadline = deadline.unwrap_or(self.settings.deadline);
+        let deadline = open.deadline(&self.settings);
         if let Key::Process(_) = key {
             // The first exec that was told is the opener, whichever record came first.
             let execs = open.marks().iter();
@@ -106,11 +103,14 @@ impl Tracker {
         let mut folded = fold(start, end, &self.settings.about);
         let open = self.close(key);
         let rule = open.as_ref().and_then(|open| open.rule);
+        let claim = open.as_ref().and_then(|open| open.claim.clone());
         let (waits, dropped) = open.map(Open::into_waits).unwrap_or_default();
         parts::add_waits(&mut folded.start, waits);
         folded.start.parts_dropped += dropped;
         let rule = rule.map(|rule| &self.settings.rules[rule]);
-        folded.start.identity.function = rule.and_then(|rule| rule.function.clone());
+        let by_rule = rule.and_then(|rule| rule.function.clone());
+        let by_claim = claim.map(|claim| claim.function.into());
+        folded.start.identity.function = by_claim.or(by_rule);
         let runtime = rule.filter(|rule| rule.role == Role::Runtime);
         let runtime = runtime.map(|rule| rule.executable.name());
         if let Some(path) = self.cgroups.look_up(folded.cgroup, now) {
