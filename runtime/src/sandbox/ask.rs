@@ -1,5 +1,8 @@
-//! What the spawner is asked, and what it says. One frame each way; of the channel's header
-//! neither the epoch nor the request is used.
+//! What the spawner is asked, and what it says. One frame each way, without a body.
+//!
+//! An answer has the request of its question, so that many may be under way on one connection:
+//! they come as they are ready, the end of a sandbox long after a claim that was asked for later.
+//! Of the rest of the channel's header nothing is used.
 
 use std::time::Duration;
 
@@ -27,11 +30,14 @@ pub enum Ask {
         sandbox: SandboxId,
     },
     /// Which are there? Answered by [`Answer::Sandboxes`].
-    List,
+    List {
+        /// Those whose ids come after this one; all where it is none.
+        after: Option<SandboxId>,
+    },
     /// How are the slots? Answered by [`Answer::Slots`].
     Slots,
     /// Tell me on this connection, as long as it lasts, of each claimed sandbox that has ended by
-    /// itself: [`Answer::Ended`], unasked.
+    /// itself: [`Answer::Ended`], unasked and so without a request.
     Watch,
 }
 
@@ -43,12 +49,12 @@ pub enum Answer {
     Claimed(Claimed),
     /// It is gone: no process, cgroup or socket of it is left.
     Ended(Ended),
-    /// All claimed ones.
+    /// Claimed ones, as many as fit into a frame.
     Sandboxes {
         /// By id.
         claimed: Vec<Listed>,
-        /// How many wait for a claim.
-        parked: u32,
+        /// Whether there are others after the last of these.
+        more: bool,
     },
     /// The slots.
     Slots(Slots),
@@ -123,8 +129,13 @@ pub struct Slots {
     pub claimed: u32,
     /// Given back, and not clean yet.
     pub waiting: u32,
+    /// Of those that are to end or to be cleaned, the ones that have resisted for 10 seconds. It is
+    /// tried again and again.
+    pub stuck: u32,
     /// Claims that were met by a parked one, since the spawner began.
     pub hits: u64,
     /// Claims that had to wait for a new one.
     pub misses: u64,
+    /// Slots that somebody else has removed, since the spawner began.
+    pub lost: u64,
 }

@@ -11,6 +11,7 @@
 //! - [`message`]: on the [channel](crate::channel) to `hearth-init`: start the function, invoke it.
 //!   The spawner is not in the way of payloads, and may be restarted under a sandbox at work.
 //! - [`start`]: all that `hearth-init` must know to start a function.
+//! - [`spawner`]: asks it, for who may wait.
 //! - [`Resources`]: limits as they are written down and sent.
 //! - [`Places`]: where the sockets are.
 
@@ -20,6 +21,8 @@ pub mod message;
 mod place;
 #[cfg(feature = "host")]
 mod resources;
+#[cfg(feature = "host")]
+pub mod spawner;
 pub mod start;
 
 pub use place::Places;
