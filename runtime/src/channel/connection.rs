@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -38,6 +39,17 @@ pub enum SendError {
     /// The socket failed.
     #[error("the channel cannot be written: {0}")]
     Io(#[from] io::Error),
+}
+
+/// What there was to receive.
+#[derive(Debug)]
+pub enum Received<M> {
+    /// A frame.
+    Frame(Box<Frame<M>>),
+    /// The other end has closed.
+    Closed,
+    /// Somebody woke the receiver; what was on its way still is.
+    Woken,
 }
 
 /// One end: sends `S`, receives `R`.
@@ -84,13 +96,28 @@ impl<S: Serialize, R: DeserializeOwned> Connection<S, R> {
 
     /// The next frame, within `patience`; none where the other end has closed.
     pub fn receive(&mut self, patience: Duration) -> Result<Option<Frame<R>>, ReceiveError> {
+        match self.receive_unless(patience, None)? {
+            Received::Frame(frame) => Ok(Some(*frame)),
+            Received::Closed | Received::Woken => Ok(None),
+        }
+    }
+
+    /// The next frame, within `patience`, unless `wake` becomes readable first.
+    pub fn receive_unless(
+        &mut self,
+        patience: Duration,
+        wake: Option<BorrowedFd<'_>>,
+    ) -> Result<Received<R>, ReceiveError> {
         let deadline = Instant::now() + patience;
         let mut bytes = vec![0; 64 * 1024];
         loop {
             if let Some(frame) = self.decoder.take()? {
-                return Ok(Some(frame));
+                return Ok(Received::Frame(Box::new(frame)));
             }
             let left = left(deadline).ok_or(ReceiveError::Deadline(patience))?;
+            if !self.is_readable(left, wake)? {
+                return Ok(Received::Woken);
+            }
             self.socket.set_read_timeout(Some(left))?;
             match self.socket.read(&mut bytes) {
                 Ok(0) => break,
@@ -102,7 +129,25 @@ impl<S: Serialize, R: DeserializeOwned> Connection<S, R> {
             }
         }
         self.decoder.end()?;
-        Ok(None)
+        Ok(Received::Closed)
+    }
+
+    /// Waits for one of both; whether there is something to read, or was nothing in time.
+    fn is_readable(&self, left: Duration, wake: Option<BorrowedFd<'_>>) -> io::Result<bool> {
+        let Some(wake) = wake else {
+            return Ok(true);
+        };
+        let left = Timespec::try_from(left).unwrap_or(Timespec {
+            tv_sec: i64::MAX,
+            tv_nsec: 0,
+        });
+        let mut both = [
+            PollFd::new(&self.socket, PollFlags::IN),
+            PollFd::from_borrowed_fd(wake, PollFlags::IN),
+        ];
+        rustix::io::retry_on_intr(|| poll(&mut both, Some(&left)))?;
+        let [socket, wake] = both;
+        Ok(!socket.revents().is_empty() || wake.revents().is_empty())
     }
 }
 
@@ -176,6 +221,24 @@ mod tests {
         ));
         drop(there);
         assert!(matches!(here.receive(LONG), Ok(None)));
+    }
+
+    #[test]
+    fn who_waits_can_be_woken_and_misses_nothing() {
+        use rustix::event::{EventfdFlags, eventfd};
+        let (mut here, mut there) = ends();
+        let wake = eventfd(0, EventfdFlags::CLOEXEC).unwrap();
+        let frame = Frame::new(Epoch(1), "hello".to_owned());
+        there.send(&frame, LONG).unwrap();
+        let received = here.receive_unless(LONG, Some(wake.as_fd())).unwrap();
+        assert!(matches!(received, Received::Frame(got) if *got == frame));
+        rustix::io::write(&wake, &1_u64.to_ne_bytes()).unwrap();
+        let received = here.receive_unless(LONG, Some(wake.as_fd())).unwrap();
+        assert!(matches!(received, Received::Woken), "{received:?}");
+        // What is there goes first.
+        there.send(&frame, LONG).unwrap();
+        let received = here.receive_unless(LONG, Some(wake.as_fd())).unwrap();
+        assert!(matches!(received, Received::Frame(_)), "{received:?}");
     }
 
     #[test]

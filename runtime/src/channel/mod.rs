@@ -8,5 +8,5 @@
 mod connection;
 mod frame;
 
-pub use connection::{Connection, ReceiveError, SendError};
+pub use connection::{Connection, ReceiveError, Received, SendError};
 pub use frame::{Decoder, Frame, FrameError, HEADER, MAX_BODY, MAX_HEAD};

@@ -12,13 +12,18 @@
 //!   The spawner is not in the way of payloads, and may be restarted under a sandbox at work.
 //! - [`start`]: all that `hearth-init` must know to start a function.
 //! - [`spawner`]: asks it, for who may wait.
+//! - [`backend`]: what every kind of sandbox does; [`process`]: those made of processes.
 //! - [`Resources`]: limits as they are written down and sent.
 //! - [`Places`]: where the sockets are.
 
 #[cfg(feature = "host")]
 pub mod ask;
+#[cfg(feature = "host")]
+pub mod backend;
 pub mod message;
 mod place;
+#[cfg(feature = "host")]
+pub mod process;
 #[cfg(feature = "host")]
 mod resources;
 #[cfg(feature = "host")]
