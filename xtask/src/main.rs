@@ -7,6 +7,7 @@ mod dashboards;
 mod debian;
 mod initramfs;
 mod kernels;
+mod layers;
 mod libtest;
 mod lint;
 mod program;
@@ -116,6 +117,8 @@ enum Command {
         #[arg(long, global = true)]
         json: bool,
     },
+    /// Builds what the functions of tests and benches run on, into `target/functions`.
+    Layers,
     /// Write the Grafana dashboards from their definitions.
     Dashboards {
         /// Write nothing; fail where a file is not what its definition says.
@@ -173,6 +176,10 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             return Ok(u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from));
         }
         Command::Bench { what, agent, json } => bench::run(&workspace, what, agent, json)?,
+        Command::Layers => {
+            setup::setup(&workspace, Purpose::Vm, false)?;
+            layers::build(&workspace)?;
+        }
         Command::Dashboards { check } => dashboards::run(&workspace, check)?,
     }
     Ok(ExitCode::SUCCESS)

@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::kernels::Kernel;
 use crate::workspace::Workspace;
-use crate::{debian, program, toolchain, vm};
+use crate::{debian, layers, program, toolchain, vm};
 
 /// What one sets up for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -143,14 +143,14 @@ const NEEDS: &[Need] = &[
     need(
         "python3",
         Evidence::Program("python3"),
-        TEST,
-        "runs the Python test programs",
+        TEST_AND_VM,
+        "runs the Python test programs, fetches a runtime for functions",
     ),
     need(
         "python3-venv",
         Evidence::File("/usr/lib/*/ensurepip/__init__.py"),
-        TEST,
-        "holds the collector of the telemetry tier",
+        TEST_AND_VM,
+        "holds the collector of the telemetry tier, fetches a runtime for functions",
     ),
     need(
         "bpftrace",
@@ -214,6 +214,8 @@ enum Step {
     /// A server that tests start themselves.
     Server(&'static Server),
     Rotel,
+    /// What the functions of the tests run on.
+    Layers,
     Kernel(Kernel),
 }
 
@@ -275,6 +277,9 @@ fn missing(workspace: &Workspace, purpose: Purpose) -> Vec<Step> {
         if !bin.join("rotel").exists() {
             steps.push(Step::Rotel);
         }
+    }
+    if matches!(purpose, Purpose::Test | Purpose::Vm) && !layers::are_there(workspace) {
+        steps.push(Step::Layers);
     }
     if matches!(purpose, Purpose::Test | Purpose::Vm) {
         let absent = Kernel::ALL
@@ -342,6 +347,10 @@ impl Step {
                 server.package, server.why
             ),
             Self::Rotel => format!("the OpenTelemetry collector {ROTEL}, into target/tools/venv"),
+            Self::Layers => format!(
+                "Debian's Python with {}, into target/functions",
+                layers::PYTHON_RUNTIME
+            ),
             Self::Kernel(kernel) => {
                 format!("Debian's {kernel} kernel, unpacked into target/vm/kernel-{kernel}")
             }
@@ -357,6 +366,7 @@ impl Step {
             Self::BpfLinker => bpf_linker(workspace),
             Self::Server(server) => unpack(workspace, server),
             Self::Rotel => rotel(workspace),
+            Self::Layers => layers::fetch(workspace, &pip(workspace)?),
             Self::Kernel(kernel) => kernel.fetch(workspace),
         }
     }
@@ -462,16 +472,21 @@ fn unpack(workspace: &Workspace, server: &Server) -> Result<()> {
     Ok(())
 }
 
+/// The installer of Python packages, of an environment of our own.
+fn pip(workspace: &Workspace) -> Result<PathBuf> {
+    let venv = workspace.tools().join("venv");
+    let pip = venv.join("bin/pip");
+    if !pip.exists() {
+        let mut python = program::clean("/usr/bin/python3");
+        program::run(python.args(["-m", "venv"]).arg(&venv))?;
+    }
+    Ok(pip)
+}
+
 fn rotel(workspace: &Workspace) -> Result<()> {
     let venv = workspace.tools().join("venv");
-    program::run(
-        program::clean("/usr/bin/python3")
-            .args(["-m", "venv"])
-            .arg(&venv),
-    )?;
-    program::run(
-        program::clean(venv.join("bin/pip")).args(["install", "--quiet", "--pre", ROTEL]),
-    )?;
+    let pip = pip(workspace)?;
+    program::run(program::clean(pip).args(["install", "--quiet", "--pre", ROTEL]))?;
     // The collector is a program inside a Python package that only wraps it.
     let packages = std::fs::read_dir(venv.join("lib"))?;
     let program = packages

@@ -17,7 +17,7 @@ use crate::libtest::Counts;
 use crate::report::{End, Line};
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
-use crate::{lint, program, vm};
+use crate::{layers, lint, program, vm};
 
 /// A group of tests that need the same from a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -85,6 +85,9 @@ pub(crate) fn run(workspace: &Workspace, tiers: &[Tier], allowed: &[Tier]) -> Re
     if tiers.iter().any(|tier| *tier != Tier::Lint) {
         agent::build(workspace, Profile::Dev)?;
     }
+    if tiers.iter().any(|tier| tier.deploys_functions()) {
+        layers::build(workspace)?;
+    }
     let mut lines = Vec::new();
     for &tier in tiers {
         eprintln!("\n== {} ==", tier.name());
@@ -116,6 +119,10 @@ impl Tier {
     pub(crate) fn name(self) -> String {
         self.to_possible_value()
             .map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+
+    fn deploys_functions(self) -> bool {
+        matches!(self, Self::Kernel | Self::Vm6_1 | Self::Vm6_12)
     }
 
     fn purpose(self) -> Purpose {
