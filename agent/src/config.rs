@@ -2,6 +2,7 @@
 
 mod environment;
 mod error;
+mod functions;
 mod oom;
 mod otlp;
 mod recorder;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::kernel::table;
 use crate::observe::cold_start::{ReadyRule, VMMS};
 pub use error::{ConfigError, Fault};
+pub use functions::Functions;
 pub use oom::Oom;
 pub use otlp::{Compression, Endpoint, Otlp, Protocol, Secret, Signal, Spool};
 pub use recorder::Recorder;
@@ -61,6 +63,8 @@ pub struct Config {
     pub oom: Oom,
     /// `[print]`.
     pub print: Print,
+    /// `[functions]`.
+    pub functions: Functions,
     /// `[[start]]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub start: Vec<StartRule>,
@@ -85,6 +89,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             oom: Oom::default(),
             print: Print::default(),
+            functions: Functions::default(),
             start: Vec::new(),
         }
     }

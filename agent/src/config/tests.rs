@@ -27,7 +27,8 @@ fn every_commented_setting_is_valid_too() {
             .all(|byte| byte.is_ascii_lowercase() || byte == b'_')
     };
     let setting = |text: &str| {
-        text == "[[start]]" || text.split_once(" = ").is_some_and(|(key, _)| word(key))
+        ["[[start]]", "[functions.shop]"].contains(&text)
+            || text.split_once(" = ").is_some_and(|(key, _)| word(key))
     };
     let uncommented = DEFAULTS
         .lines()
@@ -324,5 +325,80 @@ fn what_is_near_a_limit_is_within_reason() {
     ] {
         let fault = fault(&format!("[oom.recorder]\n{text}\n"));
         assert!(fault.key == key && fault.message.contains(part), "{fault}");
+    }
+}
+
+#[test]
+fn functions_are_on_where_one_is_named_or_it_is_said() {
+    let shop = "[functions.shop]\nroot = [\"/srv/shop\"]\ncommand = [\"/bootstrap\"]\n";
+    let on = |text: &str| parse(text).expect("valid").functions.are_on();
+    assert!(!on(""));
+    assert!(on(shop));
+    assert!(on("[functions]\nenabled = true\n"));
+    assert!(!on(&format!("[functions]\nenabled = false\n{shop}")));
+    let config = parse(&format!("{shop}environment = {{ KEY = \"secret\" }}\n")).expect("valid");
+    let shown = toml::to_string(&config).expect("serializes");
+    assert!(
+        shown.contains("KEY") && !shown.contains("secret"),
+        "{shown}"
+    );
+    let named = &config.functions.named;
+    let again = parse(&shown).expect("valid").functions.named;
+    assert_eq!(
+        again.keys().collect::<Vec<_>>(),
+        named.keys().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn a_wrong_function_is_placed_and_says_what_to_write() {
+    let shop = "[functions.shop]\nroot = [\"/srv/shop\"]\ncommand = [\"/bootstrap\"]\n";
+    for (text, line, key, words) in [
+        (
+            "[functions]\napi_sockt = \"/a\"\n".to_owned(),
+            2,
+            "functions.api_sockt",
+            "did you mean `api_socket`",
+        ),
+        (
+            "[functions]\napi_socket = \"a\"\n".to_owned(),
+            2,
+            "functions.api_socket",
+            "an absolute path",
+        ),
+        (
+            "[functions.Shop]\n".to_owned(),
+            1,
+            "functions.Shop",
+            "lowercase letters",
+        ),
+        (
+            format!("{shop}memori = \"1MiB\"\n"),
+            4,
+            "functions.shop.memori",
+            "did you mean `memory`",
+        ),
+        (
+            format!("{shop}memory = \"4B\"\n"),
+            1,
+            "functions.shop",
+            "memory = \"4\"",
+        ),
+        (
+            format!("{shop}memory = 4\n"),
+            4,
+            "functions.shop.memory",
+            "has no unit",
+        ),
+        (
+            "[functions.shop]\nroot = [\"shop\"]\n".to_owned(),
+            2,
+            "functions.shop.root[0]",
+            "write the absolute path",
+        ),
+    ] {
+        let fault = fault(&text);
+        assert_eq!((fault.line, &*fault.key), (line, key), "{fault}");
+        assert!(fault.to_string().contains(words), "{fault}");
     }
 }
