@@ -86,6 +86,12 @@ fn mounted() -> Result<Vec<(Hierarchy, Vec<String>)>> {
     Ok(mounts.lines().filter_map(hierarchy).collect())
 }
 
+/// Where hierarchies are mounted, all of them.
+pub fn mounts() -> Result<Vec<PathBuf>> {
+    let mounts = mounted()?.into_iter();
+    Ok(mounts.map(|(hierarchy, _)| hierarchy.mount).collect())
+}
+
 /// A name that no other test uses: `hearth-test-WHAT-PID-N`.
 #[must_use]
 pub fn unique(what: &str) -> String {

@@ -2,7 +2,7 @@
 //!
 //! What the tests of this crate share: programs with a clock of their own
 //! ([`programs`], [`report`]), the agent as a user runs it ([`trace`], [`daemon`]), what it says
-//! ([`start`], [`metrics`], [`collector`]), and the machine ([`clock`], [`cgroup`], [`charge`], [`pen`], [`bundle`], [`machine`]).
+//! ([`start`], [`metrics`], [`collector`]), and the machine ([`clock`], [`cgroup`], [`charge`], [`node`], [`pen`], [`bundle`], [`machine`]).
 //! What a test needs and does not find is a failure that names it, never a skip.
 
 pub mod bundle;
@@ -15,6 +15,7 @@ pub mod daemon;
 pub mod machine;
 pub mod metrics;
 pub mod network;
+pub mod node;
 pub mod pen;
 pub mod programs;
 pub mod report;

@@ -1,0 +1,7 @@
+//! Functions in process sandboxes, by the real spawner, `hearth-init` and runtimes of others: they
+//! answer, they fail in every way there is, and nothing of them is left.
+
+mod answers;
+mod contained;
+mod never_ready;
+mod scene;
