@@ -3,5 +3,6 @@
 
 mod answers;
 mod contained;
+mod many;
 mod never_ready;
 mod scene;
