@@ -9,6 +9,7 @@
 //! - [`heap`]: what garbage collectors are told of a memory limit.
 //! - [`invoke`]: the function interface, the AWS Lambda Runtime API.
 //! - [`journal`]: what the spawner has made and not yet taken away.
+//! - [`private`]: directories that are nobody else's.
 //! - [`process`]: one process for certain, by its number and its start.
 //! - [`rootfs`]: what is at `/` in a sandbox, from layers that are not trusted.
 //! - [`sandbox`]: what runs one instance of a function, and the words in which it is spoken with.
@@ -22,6 +23,8 @@ pub mod id;
 pub mod invoke;
 #[cfg(feature = "host")]
 pub mod journal;
+#[cfg(feature = "host")]
+pub mod private;
 pub mod process;
 #[cfg(feature = "host")]
 pub mod rootfs;

@@ -77,6 +77,12 @@ impl Cgroup {
         self.v2().map(|dir| dir.as_fd())
     }
 
+    /// The directories of v1, into each of which a process that began elsewhere must go.
+    pub fn v1_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let v1 = |dir: &&Dir| dir.version == Version::V1;
+        self.dirs.iter().filter(v1).map(|dir| dir.as_fd())
+    }
+
     /// Puts a process into it, in every hierarchy.
     pub fn attach(&self, pid: i32) -> Result<()> {
         self.dirs.iter().try_for_each(|dir| dir.attach(pid))
@@ -155,6 +161,12 @@ impl Cgroup {
         Ok(false)
     }
 
+    pub(super) fn gone(&self) -> Error {
+        Error::Gone {
+            path: self.path().to_path_buf(),
+        }
+    }
+
     pub(super) fn v2(&self) -> Option<&Dir> {
         self.dirs.iter().find(|dir| dir.version == Version::V2)
     }
@@ -165,8 +177,9 @@ impl Cgroup {
         self.dirs.iter().find(carries)
     }
 
-    /// For messages.
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is in the hierarchy that carries memory, for messages.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         let first = self.carrier(Controller::Memory).or(self.dirs.first());
         first.map_or(self.name.as_path(), |dir| &dir.path)
     }

@@ -12,6 +12,16 @@ use super::freeze::wait_for;
 use super::group::Cgroup;
 
 impl Cgroup {
+    /// Sends all processes in it and below it to their end, without waiting for it. One that forks
+    /// meanwhile may be missed where the kernel cannot kill a cgroup as a whole.
+    pub fn begin_kill(&self) -> Result<()> {
+        if let Some(v2) = self.v2().filter(|dir| dir.has("cgroup.kill")) {
+            v2.write("cgroup.kill", "1")?;
+        }
+        let mut pids = self.procs()?.into_iter();
+        pids.try_for_each(|pid| self.kill_one(pid))
+    }
+
     /// Kills all processes in it and below it, and waits until they are gone.
     pub fn kill(&self, deadline: Instant) -> Result<()> {
         if let Some(v2) = self.v2().filter(|dir| dir.has("cgroup.kill")) {

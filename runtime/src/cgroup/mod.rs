@@ -10,6 +10,7 @@
 //! directories; where the rest of it would not do, the file that does it instead says why.
 
 mod apply;
+mod clean;
 mod dir;
 mod error;
 mod events;
@@ -21,6 +22,7 @@ mod layout;
 pub mod limits;
 pub mod pressure;
 mod reclaim;
+mod slot;
 mod slots;
 mod subtree;
 pub mod usage;
@@ -31,6 +33,7 @@ pub use group::Cgroup;
 pub use layout::{Controller, Hierarchy, Layout, Version};
 pub use limits::{Limits, Outcome, Report, Setting};
 pub use pressure::{Pressure, Resource, Share, Trigger};
-pub use slots::{Bounds, Counts, Pool, Slot};
+pub use slot::{Baseline, Slot};
+pub use slots::{Bounds, Counts, Pool};
 pub use subtree::{Name, Place, Subtree, step_down};
 pub use usage::Usage;

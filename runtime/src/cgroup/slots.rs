@@ -2,16 +2,17 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Instant;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 
-use super::apply::Files;
+use super::clean::{Step, Waiting};
 use super::error::{Error, Result};
 use super::group::Cgroup;
-use super::limits::{Limits, Report};
+use super::limits::Limits;
+use super::slot::Slot;
 use super::subtree::{Name, Subtree};
-use super::usage::Usage;
 use crate::id::SlotName;
 
 /// How much a pool may hold.
@@ -42,7 +43,7 @@ pub struct Counts {
     pub claimed: u64,
     /// Made while somebody waited, for want of a ready one.
     pub missed: u64,
-    /// Found removed by somebody else.
+    /// Found removed by somebody else, in one hierarchy at least.
     pub lost: u64,
     /// Cleaned for another use.
     pub reused: u64,
@@ -52,39 +53,14 @@ pub struct Counts {
     pub unclean: u64,
 }
 
-/// A claimed slot: a cgroup, and where its counters stood when it was clean.
-#[derive(Debug)]
-pub struct Slot {
-    /// The cgroup.
-    pub cgroup: Cgroup,
-    /// What became of the limits.
-    pub limits: Report,
-    before: Usage,
-}
-
-impl Slot {
-    /// What has been used since it was claimed.
-    pub fn usage(&self) -> Result<Usage> {
-        Ok(self.cgroup.usage()?.since(&self.before))
-    }
-}
-
-/// Clean, with its files of limits open.
-#[derive(Debug)]
-struct Ready {
-    cgroup: Cgroup,
-    files: Files,
-    before: Usage,
-}
-
-/// Slots of one subtree. Nothing is done behind the owner's back: [`Pool::refill`] makes and
-/// cleans, off the path of requests; [`Pool::claim`] only writes limits.
+/// Slots of one subtree. Nothing is done behind the owner's back: [`Pool::refill`] and
+/// [`Pool::step`] make and clean, off the path of requests; [`Pool::claim`] only writes limits.
 #[derive(Debug)]
 pub struct Pool {
     subtree: Arc<Subtree>,
     bounds: Bounds,
-    ready: VecDeque<Ready>,
-    waiting: VecDeque<Cgroup>,
+    ready: VecDeque<Slot>,
+    waiting: VecDeque<Waiting>,
     next: u32,
     counts: Counts,
 }
@@ -115,6 +91,13 @@ impl Pool {
         self.waiting.len()
     }
 
+    /// How many were given back so long ago, and are not clean yet.
+    #[must_use]
+    pub fn waiting_for(&self, time: Duration) -> usize {
+        let is_old = |waiting: &&Waiting| waiting.since.elapsed() >= time;
+        self.waiting.iter().filter(is_old).count()
+    }
+
     /// What became of slots.
     #[must_use]
     pub fn counts(&self) -> Counts {
@@ -123,41 +106,37 @@ impl Pool {
 
     /// Gives a clean slot with these limits, read back. One that is ready, or a new one.
     pub fn claim(&mut self, limits: &Limits) -> Result<Slot> {
-        while let Some(mut ready) = self.ready.pop_front() {
-            if !ready.cgroup.is_there() {
-                self.lose(&ready.cgroup);
-                continue;
-            }
-            match ready.cgroup.apply_through(limits, &mut ready.files) {
-                Err(error) if error.is_gone() => self.lose(&ready.cgroup),
+        loop {
+            let mut slot = self.take()?;
+            match slot.limit(limits) {
+                Ok(()) => return Ok(slot),
                 Err(error) => {
+                    let is_gone = error.is_gone();
                     // The limits are at fault, not the slot; but some of them may hold.
-                    self.waiting.push_back(ready.cgroup);
-                    return Err(error);
-                }
-                Ok(report) => {
-                    self.counts.claimed += 1;
-                    return Ok(Slot {
-                        cgroup: ready.cgroup,
-                        limits: report,
-                        before: ready.before,
-                    });
+                    self.give_back(slot);
+                    if !is_gone {
+                        return Err(error);
+                    }
                 }
             }
         }
+    }
+
+    /// Gives a clean slot whose limits are set later. One that is ready, or a new one.
+    pub fn take(&mut self) -> Result<Slot> {
+        while let Some(slot) = self.ready.pop_front() {
+            if slot.cgroup.is_there() {
+                self.counts.claimed += 1;
+                return Ok(slot);
+            }
+            self.lose(slot.cgroup);
+        }
         self.counts.missed += 1;
         let cgroup = self.make()?;
-        let prepared = cgroup
-            .usage()
-            .and_then(|before| Ok((before, cgroup.apply(limits)?)));
-        match prepared {
-            Ok((before, limits)) => Ok(Slot {
-                cgroup,
-                limits,
-                before,
-            }),
+        match Slot::prepare(&cgroup) {
+            Ok(prepared) => Ok(Slot::new(cgroup, prepared)),
             Err(error) => {
-                self.waiting.push_back(cgroup);
+                self.waiting.push_back(Waiting::new(cgroup));
                 Err(error)
             }
         }
@@ -165,104 +144,142 @@ impl Pool {
 
     /// Takes a slot back. Its processes should be gone; it is not given out again before they are.
     pub fn give_back(&mut self, slot: Slot) {
-        self.waiting.push_back(slot.cgroup);
+        if slot.cgroup.is_there() {
+            self.waiting.push_back(Waiting::new(slot.cgroup));
+        } else {
+            self.lose(slot.cgroup);
+        }
+    }
+
+    /// Takes a cgroup that is none of its slots: whoever is in it is killed, and it is deleted.
+    pub fn discard(&mut self, cgroup: Cgroup) {
+        let mut waiting = Waiting::new(cgroup);
+        waiting.is_spent = true;
+        self.waiting.push_back(waiting);
     }
 
     /// Cleans what was given back and makes what is missing, until `deadline`.
     ///
     /// Slots with processes in them wait for the next time.
     pub fn refill(&mut self, deadline: Instant) -> Result<()> {
-        for _ in 0..self.waiting.len() {
-            if Instant::now() > deadline {
-                return Ok(());
+        for waiting in &mut self.waiting {
+            waiting.due = Instant::now();
+            waiting.is_inhabited = false;
+        }
+        while Instant::now() < deadline {
+            if self.step()? {
+                continue;
             }
-            let Some(cgroup) = self.waiting.pop_front() else {
+            let mut others = self.waiting.iter();
+            let others = others.by_ref().filter(|waiting| !waiting.is_inhabited);
+            let Some(due) = others.map(|waiting| waiting.due).min() else {
                 break;
             };
-            self.take_in(cgroup, deadline)?;
-        }
-        while self.ready.len() < self.bounds.ready && Instant::now() < deadline {
-            let cgroup = self.make()?;
-            self.keep(cgroup)?;
+            thread::sleep(due.min(deadline).saturating_duration_since(Instant::now()));
         }
         Ok(())
     }
 
+    /// Does one thing that takes no more than some milliseconds: cleans one that was given back a
+    /// little, or makes one that is missing. Whether there was anything to do yet.
+    pub fn step(&mut self) -> Result<bool> {
+        let now = Instant::now();
+        if let Some(at) = self.waiting.iter().position(|waiting| waiting.due <= now)
+            && let Some(waiting) = self.waiting.remove(at)
+        {
+            self.take_in(waiting)?;
+            return Ok(true);
+        }
+        if self.ready.len() < self.bounds.ready {
+            let cgroup = self.make()?;
+            self.keep(cgroup)?;
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// When there will be something to do for [`Self::step`]; none while nothing is given back.
+    #[must_use]
+    pub fn due(&self) -> Option<Instant> {
+        if self.ready.len() < self.bounds.ready {
+            return Some(Instant::now());
+        }
+        self.waiting.iter().map(|waiting| waiting.due).min()
+    }
+
     /// Deletes all that it holds; what is claimed is its claimer's.
     pub fn close(mut self, deadline: Instant) -> Result<()> {
-        let ready = std::mem::take(&mut self.ready);
-        let ready = ready.into_iter().map(|ready| ready.cgroup);
-        let waiting = std::mem::take(&mut self.waiting);
+        let ready = std::mem::take(&mut self.ready).into_iter();
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let all = ready
+            .map(|slot| slot.cgroup)
+            .chain(waiting.map(|waiting| waiting.cgroup));
         // One that cannot be deleted does not keep the others.
         let mut deleted = Ok(());
-        for cgroup in ready.chain(waiting) {
+        for cgroup in all {
             deleted = cgroup.delete(deadline).and(deleted);
         }
         deleted
     }
 
-    fn take_in(&mut self, cgroup: Cgroup, deadline: Instant) -> Result<()> {
-        if !cgroup.is_there() {
-            self.lose(&cgroup);
-            return Ok(());
-        }
-        let populated = match cgroup.is_populated() {
-            Err(error) if error.is_gone() => {
-                self.lose(&cgroup);
+    fn take_in(&mut self, mut waiting: Waiting) -> Result<()> {
+        let counter = match waiting.step(self.bounds.charge) {
+            Ok(Step::Later) => {
+                self.waiting.push_back(waiting);
                 return Ok(());
             }
-            populated => populated,
-        };
-        if !matches!(populated, Ok(false)) {
-            self.waiting.push_back(cgroup);
-            return populated.map(|_| ());
-        }
-        // A spare one is cleaned too: page cache would keep it in the kernel after its end.
-        match clean(&cgroup, self.bounds.charge, deadline) {
-            Err(error) if error.is_gone() => self.lose(&cgroup),
-            Ok(true) if self.ready.len() >= self.bounds.ready => {
-                self.delete(cgroup, deadline)?;
-                self.counts.spare += 1;
-            }
-            Ok(true) => {
-                self.keep(cgroup)?;
+            Ok(Step::Clean) if !waiting.is_spent && self.ready.len() < self.bounds.ready => {
+                self.keep(waiting.cgroup)?;
                 self.counts.reused += 1;
+                return Ok(());
             }
-            Ok(false) | Err(_) => {
-                self.delete(cgroup, deadline)?;
-                self.counts.unclean += 1;
+            Err(error) => {
+                waiting.put_off();
+                self.waiting.push_back(waiting);
+                return Err(error);
             }
+            Ok(Step::Clean) => &mut self.counts.spare,
+            Ok(Step::Unclean) => &mut self.counts.unclean,
+            Ok(Step::Lost) => &mut self.counts.lost,
+        };
+        if !waiting.is_spent {
+            *counter += 1;
         }
-        Ok(())
+        self.delete(waiting)
     }
 
     fn keep(&mut self, cgroup: Cgroup) -> Result<()> {
-        match prepare(&cgroup) {
-            Ok((files, before)) => self.ready.push_back(Ready {
-                cgroup,
-                files,
-                before,
-            }),
+        match Slot::prepare(&cgroup) {
+            Ok(prepared) => self.ready.push_back(Slot::new(cgroup, prepared)),
             Err(error) => {
-                self.waiting.push_back(cgroup);
+                let mut waiting = Waiting::new(cgroup);
+                waiting.put_off();
+                self.waiting.push_back(waiting);
                 return Err(error);
             }
         }
         Ok(())
     }
 
-    fn delete(&mut self, cgroup: Cgroup, deadline: Instant) -> Result<()> {
-        let deleted = cgroup.delete(deadline);
+    /// Processes that are ending hold it for a moment: then it is tried again later.
+    fn delete(&mut self, mut waiting: Waiting) -> Result<()> {
+        let deleted = waiting.cgroup.delete(Instant::now());
         if deleted.is_err() {
-            self.waiting.push_back(cgroup);
+            waiting.is_spent = true;
+            waiting.put_off();
+            self.waiting.push_back(waiting);
         }
-        deleted
+        match deleted {
+            Err(Error::Busy { .. }) => Ok(()),
+            deleted => deleted,
+        }
     }
 
     /// What is left of it in other hierarchies is removed; that it was lost is what counts.
-    fn lose(&mut self, cgroup: &Cgroup) {
+    fn lose(&mut self, cgroup: Cgroup) {
         self.counts.lost += 1;
-        let _ = cgroup.delete(Instant::now());
+        // What keeps it now is seen when it is tried again.
+        let _ = self.delete(Waiting::new(cgroup));
     }
 
     fn make(&mut self) -> Result<Cgroup> {
@@ -280,25 +297,4 @@ impl Pool {
             }
         }
     }
-}
-
-/// Opens and reads all that a claim shall not wait for.
-fn prepare(cgroup: &Cgroup) -> Result<(Files, Usage)> {
-    Ok((Files::open(cgroup)?, cgroup.usage()?))
-}
-
-/// Makes an empty cgroup as good as new; whether it is.
-fn clean(cgroup: &Cgroup, bound: u64, deadline: Instant) -> Result<bool> {
-    if cgroup.is_altered()? {
-        return Ok(false);
-    }
-    match cgroup.thaw() {
-        // Where nothing can be frozen nothing is.
-        Err(Error::Unsupported { .. }) => {}
-        thawed => thawed?,
-    }
-    let charge = cgroup.reclaim(bound, deadline)?;
-    cgroup.reset(&mut Files::default())?;
-    cgroup.forget_peak()?;
-    Ok(charge.is_none_or(|charge| charge <= bound) && !cgroup.is_populated()?)
 }

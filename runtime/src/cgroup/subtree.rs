@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
 use super::dir::Dir;
@@ -117,6 +118,25 @@ impl Subtree {
     #[must_use]
     pub fn has_v2(&self) -> bool {
         self.dirs.iter().any(|dir| dir.version == Version::V2)
+    }
+
+    /// In how many hierarchies it is: so many directories each cgroup in it keeps open.
+    #[must_use]
+    pub fn hierarchies(&self) -> usize {
+        self.dirs.len()
+    }
+
+    /// Keeps all others who ask for the same from it, for as long as this value is there: two must
+    /// not look after the same cgroups. Whether nobody else has it.
+    pub fn lock(&self) -> Result<bool> {
+        let Some(dir) = self.dirs.first() else {
+            return Ok(true);
+        };
+        match rustix::fs::flock(dir, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(true),
+            Err(Errno::WOULDBLOCK) => Ok(false),
+            Err(errno) => Err(super::dir::fault("lock", &dir.path, errno)),
+        }
     }
 
     /// The names of the cgroups in it, in any of its hierarchies.

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Baseline;
 use crate::id::{Epoch, FunctionName, SandboxId, SlotName};
 use crate::process::Process;
 
@@ -22,6 +23,17 @@ pub enum Entry {
         /// `hearth-init`, PID 1 in there.
         process: Process,
     },
+    /// It was parked, and is somebody's now: from here on it outlives the spawner.
+    Claimed {
+        /// Which sandbox.
+        sandbox: SandboxId,
+        /// In which life.
+        epoch: Epoch,
+        /// For this function.
+        function: FunctionName,
+        /// Where the counters of its slot stood.
+        before: Baseline,
+    },
     /// All of it is gone, and was seen to be.
     End {
         /// Of which sandbox.
@@ -38,11 +50,15 @@ pub struct Life {
     pub sandbox: SandboxId,
     /// Which one.
     pub epoch: Epoch,
-    /// The function that it is an instance of.
-    pub function: FunctionName,
+    /// The function that it was claimed for; none while it is parked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub function: Option<FunctionName>,
+    /// Where the counters of its slot stood when it was claimed.
+    #[serde(default)]
+    pub before: Baseline,
     /// Its slot, below the subtree of cgroups that is hearth's.
     pub slot: SlotName,
-    /// The user that it runs as, its own.
+    /// The user that its `hearth-init` runs as, its own; the next one is the function's.
     pub uid: u32,
     /// Its first process, once that was told.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -69,6 +85,19 @@ impl Lives {
                     && life.epoch == epoch
                 {
                     life.process = Some(process);
+                }
+            }
+            Entry::Claimed {
+                sandbox,
+                epoch,
+                function,
+                before,
+            } => {
+                if let Some(life) = self.0.get_mut(&sandbox)
+                    && life.epoch == epoch
+                {
+                    life.function = Some(function);
+                    life.before = before;
                 }
             }
             Entry::End { sandbox, epoch } => {

@@ -9,6 +9,7 @@ use rustix::io::Errno;
 
 use super::entry::{Entry, Lives};
 use super::line::{self, Header, VERSION};
+use crate::private;
 
 const NAME: &str = "journal";
 const NEW: &str = "journal.new";
@@ -23,15 +24,8 @@ const MAX_FILE: u64 = 256 * 1024 * 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum JournalError {
     /// The directory is not one that only we can write to.
-    #[error("{path}: {reason}; remove it, or give it to user {uid} with mode 0700", path = .path.display())]
-    Directory {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-        /// Who we are.
-        uid: u32,
-    },
+    #[error(transparent)]
+    Directory(#[from] private::DirectoryError),
     /// Another spawner is at work.
     #[error("{path}: another hearth-spawner has it; two must not look after the same sandboxes", path = .path.display())]
     Busy {
@@ -85,7 +79,7 @@ impl Journal {
     /// must), and says what is in there.
     pub fn open(directory: &Path) -> Result<(Self, Replay), JournalError> {
         let failed = |what| failed(directory, what);
-        let handle = private(directory)?;
+        let handle = private::directory(directory)?;
         let lock = open_at(&handle, LOCK, OFlags::RDWR | OFlags::CREATE)
             .map_err(failed("open its lock"))?;
         match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
@@ -224,37 +218,6 @@ fn failed(path: &Path, what: &'static str) -> impl Fn(Errno) -> JournalError {
         what,
         error: error.into(),
     }
-}
-
-/// A directory that nobody else can write to or look into, no link, opened.
-fn private(path: &Path) -> Result<OwnedFd, JournalError> {
-    match rustix::fs::mkdir(path, Mode::RWXU) {
-        Ok(()) | Err(Errno::EXIST) => {}
-        Err(error) => return Err(failed(path, "make the directory")(error)),
-    }
-    let uid = rustix::process::geteuid().as_raw();
-    let refused = |reason: String| JournalError::Directory {
-        path: path.into(),
-        reason,
-        uid,
-    };
-    let flags = OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let directory = match rustix::fs::open(path, flags, Mode::empty()) {
-        Ok(directory) => directory,
-        Err(Errno::LOOP | Errno::NOTDIR) => {
-            return Err(refused("is no directory, or a symbolic link".into()));
-        }
-        Err(error) => return Err(failed(path, "open the directory")(error)),
-    };
-    let status = rustix::fs::fstat(&directory).map_err(failed(path, "look at the directory"))?;
-    if status.st_uid != uid {
-        return Err(refused(format!("belongs to user {}", status.st_uid)));
-    }
-    if status.st_mode & 0o077 != 0 {
-        let mode = status.st_mode & 0o7777;
-        return Err(refused(format!("others may use it (mode {mode:04o})")));
-    }
-    Ok(directory)
 }
 
 /// Opens a file in `directory` itself, never through a link; mode 0600 where it is made.

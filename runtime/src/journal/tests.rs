@@ -8,6 +8,7 @@ use proptest::prelude::*;
 
 use super::line;
 use super::{Entry, Journal, JournalError, Life, Lives};
+use crate::cgroup::Baseline;
 use crate::id::{Epoch, SandboxId, SlotName};
 use crate::process::{Process, StartTime};
 
@@ -19,7 +20,8 @@ fn begin(number: u8, epoch: u32) -> Entry {
     Entry::Begin(Life {
         sandbox: id(number),
         epoch: Epoch(epoch),
-        function: "resize".parse().unwrap(),
+        function: None,
+        before: Baseline::default(),
         slot: SlotName(number.into()),
         uid: 200_000 + u32::from(number),
         process: None,
@@ -27,7 +29,7 @@ fn begin(number: u8, epoch: u32) -> Entry {
 }
 
 fn entries() -> impl Strategy<Value = Entry> {
-    (0..6_u8, 1..4_u32, 0..3_u8, 2..9_u32).prop_map(|(number, epoch, what, pid)| {
+    (0..6_u8, 1..4_u32, 0..4_u8, 2..9_u32).prop_map(|(number, epoch, what, pid)| {
         let (sandbox, epoch) = (id(number), Epoch(epoch));
         let process = Process {
             pid,
@@ -39,6 +41,16 @@ fn entries() -> impl Strategy<Value = Entry> {
                 sandbox,
                 epoch,
                 process,
+            },
+            2 => Entry::Claimed {
+                sandbox,
+                epoch,
+                function: "resize".parse().unwrap(),
+                before: Baseline {
+                    oom_kills: Some(u64::from(pid)),
+                    peak_bytes: None,
+                    cpu_us: Some(u64::MAX),
+                },
             },
             _ => Entry::End { sandbox, epoch },
         }
