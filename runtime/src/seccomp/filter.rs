@@ -1,4 +1,9 @@
-//! The list as programs for the kernel.
+//! The list as a program for the kernel.
+//!
+//! Calls whose arguments decide are compiled by a crate, into a chain of comparisons. The others
+//! are looked up in a [tree] before it: when a filter is installed, the kernel runs it once for
+//! each call that there is, and through a chain of all of them that took two thirds of a
+//! millisecond.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +14,7 @@ use seccompiler::{
 use syscalls::Sysno;
 
 use super::profile::Profile;
+use super::tree;
 
 /// Stands for "ask the listener" until the program is compiled: the crate has no such action.
 const ASK: SeccompAction = SeccompAction::Errno(0xa5c);
@@ -23,6 +29,9 @@ const NEW_NAMESPACES: u64 = (libc::CLONE_NEWCGROUP
     | libc::CLONE_NEWUSER
     | libc::CLONE_NEWUTS) as u64;
 
+/// How many instructions of the crate's programs are its look at the architecture.
+const ARCHITECTURE: usize = 3;
+
 /// Why there is no program.
 #[derive(Debug, thiserror::Error)]
 pub enum FilterError {
@@ -32,37 +41,31 @@ pub enum FilterError {
     /// The compiled program is not as expected.
     #[error("the compiled seccomp filter asks nobody: its actions are not as expected")]
     AsksNobody,
+    /// The calls that are allowed are too far apart for the jumps of one program.
+    #[error("the list of allowed system calls has too many gaps for a seccomp filter")]
+    Gaps,
 }
 
-/// The programs of one profile, to be installed in this order.
+/// The program of one profile.
 #[derive(Clone, Debug)]
-pub struct Filter {
-    /// Calls that are refused as if the kernel did not know them, without asking.
-    pub(super) unknown: BpfProgram,
-    /// The allow list; what is not on it is asked about.
-    pub(super) allowed: BpfProgram,
-}
+pub struct Filter(pub(super) BpfProgram);
 
 impl Filter {
     /// Compiles a profile.
     pub fn new(profile: &Profile) -> Result<Self, FilterError> {
         let architecture: TargetArch = std::env::consts::ARCH.try_into()?;
-        let mut rules: BTreeMap<i64, Vec<SeccompRule>> = conditional()?;
-        for call in profile.allowed() {
-            rules.insert(number(call), Vec::new());
+        let allowed = profile.allowed();
+        let mut rules = conditional()?;
+        for call in &allowed {
+            rules.remove(&number(*call));
         }
-        let list = SeccompFilter::new(rules, ASK, SeccompAction::Allow, architecture)?;
-        let mut allowed = BpfProgram::try_from(list)?;
-        ask(&mut allowed)?;
-        // The flags of clone3 lie in memory, where no filter can look: a C library that is told
-        // that there is none uses clone, as it does on kernels before 5.3.
-        let none = SeccompAction::Errno(libc::ENOSYS.unsigned_abs());
-        let unknown = BTreeMap::from([(number(Sysno::clone3), Vec::new())]);
-        let unknown = SeccompFilter::new(unknown, SeccompAction::Allow, none, architecture)?;
-        Ok(Self {
-            unknown: unknown.try_into()?,
-            allowed,
-        })
+        let rules = SeccompFilter::new(rules, ASK, SeccompAction::Allow, architecture)?;
+        let mut program = BpfProgram::try_from(rules)?;
+        ask(&mut program)?;
+        // After the look at the architecture, before the look at arguments.
+        let tree = tree::of(&allowed)?;
+        program.splice(ARCHITECTURE..ARCHITECTURE, tree);
+        Ok(Self(program))
     }
 }
 
@@ -133,4 +136,27 @@ fn conditional() -> Result<BTreeMap<i64, Vec<SeccompRule>>, BackendError> {
             vec![personality(0)?, personality(u32::MAX.into())?],
         ),
     ]))
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_architectures_are_turned_away_first() {
+        let Filter(program) = Filter::new(&Profile::default()).unwrap();
+        let [load, compare, kill] = &program[..ARCHITECTURE] else {
+            panic!("{program:?}");
+        };
+        // Of struct seccomp_data: the call's number is at 0, its architecture at 4.
+        let word = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
+        assert_eq!((u32::from(load.code), load.k), (word, 4));
+        let equal = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+        assert_eq!(
+            (u32::from(compare.code), compare.jt, compare.jf),
+            (equal, 1, 0)
+        );
+        assert_eq!(kill.k, libc::SECCOMP_RET_KILL_PROCESS);
+    }
 }

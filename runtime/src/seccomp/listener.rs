@@ -38,8 +38,7 @@ impl Filter {
     /// somebody else: a thread that answers for itself waits for ever.
     pub fn install(&self) -> io::Result<Listener> {
         rustix::thread::set_no_new_privs(true)?;
-        set(&self.unknown, 0)?;
-        let listener = set(&self.allowed, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
+        let listener = set(&self.0, libc::SECCOMP_FILTER_FLAG_NEW_LISTENER)?;
         let listener = i32::try_from(listener).map_err(io::Error::other)?;
         // SAFETY: with this flag the call returns a new descriptor, which nobody else owns.
         Ok(Listener(unsafe { OwnedFd::from_raw_fd(listener) }))

@@ -8,6 +8,7 @@
 mod filter;
 mod listener;
 mod profile;
+mod tree;
 
 pub use filter::{Filter, FilterError};
 pub use listener::{Listener, Refusal};
