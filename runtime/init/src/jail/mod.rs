@@ -101,7 +101,7 @@ impl Prepared {
         self.users.enter()?;
         set_no_new_privs(true).at("giving up new privileges")?;
         set_dumpable_behavior(DumpableBehavior::NotDumpable).at("hiding its own memory")?;
-        steps.done("users");
+        steps.done(self.users.kind());
         Ok(Jail {
             users: self.users,
             filter,

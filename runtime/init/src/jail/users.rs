@@ -55,12 +55,20 @@ impl Users {
             set_keep_capabilities(true).at("keeping its capabilities")?;
             self.init
         };
-        become_user(id).at("becoming the user of the sandbox")?;
         empty_bounding_set().at("giving up capabilities")?;
+        become_user(id).at("becoming the user of the sandbox")?;
         // Of the user that was left, and kept by what has no user namespace.
         set_keep_capabilities(false).at("giving up capabilities")?;
         clear_ambient_capability_set().at("giving up capabilities")?;
         keep(UNTIL_SPAWNED).at("giving up capabilities")
+    }
+
+    /// Which of both it is.
+    pub(super) fn kind(&self) -> &'static str {
+        match self.namespace {
+            Some(_) => "users",
+            None => "users without a namespace",
+        }
     }
 
     /// The function's number, as seen from where this process is now.

@@ -92,6 +92,11 @@ pub(super) type Why = String;
 
 /// Starts a function in a new sandbox.
 pub(super) fn spawn(start: &Start) -> Result<Running, Why> {
+    spawn_where(start, || {})
+}
+
+/// Where the node is as `node` makes it for the sandbox's first process.
+pub(super) fn spawn_where(start: &Start, node: fn()) -> Result<Running, Why> {
     static NEXT: AtomicU32 = AtomicU32::new(0x7000_0000);
     let user = NEXT.fetch_add(2, Ordering::Relaxed) + std::process::id() * 64;
     let (report, tell) = io::pipe().unwrap();
@@ -101,7 +106,7 @@ pub(super) fn spawn(start: &Start) -> Result<Running, Why> {
     let middle = unsafe { libc::fork() };
     if middle == 0 {
         close_others(&[tell.as_raw_fd(), out_in.as_raw_fd(), err_in.as_raw_fd()]);
-        be_middle(start, user, tell, out_in.into(), err_in.into());
+        be_middle(start, node, user, tell, (out_in.into(), err_in.into()));
     }
     drop((tell, out_in, err_in));
     let mut running = Running {
@@ -202,24 +207,36 @@ fn close_others(keep: &[RawFd]) {
     }
 }
 
-fn be_middle(start: &Start, user: u32, mut tell: io::PipeWriter, out: OwnedFd, err: OwnedFd) -> ! {
+fn be_middle(
+    start: &Start,
+    node: fn(),
+    user: u32,
+    mut tell: io::PipeWriter,
+    outputs: (OwnedFd, OwnedFd),
+) -> ! {
     // SAFETY: this process has one thread.
     let init = unsafe {
         rustix::thread::unshare_unsafe(NEW).expect("root");
         libc::fork()
     };
     if init == 0 {
-        let code = be_init(start, user, &mut tell, out, err);
+        node();
+        let code = be_init(start, user, &mut tell, outputs);
         // SAFETY: ends this process without what its parent wants done at its own end.
         unsafe { libc::_exit(code) }
     }
-    drop((out, err));
+    drop(outputs);
     let _ = waitpid(Pid::from_raw(init), WaitOptions::empty());
     // SAFETY: as above.
     unsafe { libc::_exit(0) }
 }
 
-fn be_init(start: &Start, user: u32, tell: &mut impl io::Write, out: OwnedFd, err: OwnedFd) -> i32 {
+fn be_init(
+    start: &Start,
+    user: u32,
+    tell: &mut impl io::Write,
+    (out, err): (OwnedFd, OwnedFd),
+) -> i32 {
     // The number that the node has for it; the sandbox has another /proc.
     let own = fs::read_link("/proc/self").unwrap();
     let _ = writeln!(tell, "init {}", own.display());
@@ -232,7 +249,9 @@ fn be_init(start: &Start, user: u32, tell: &mut impl io::Write, out: OwnedFd, er
         }
     };
     let environment = &start.program.environment;
-    let function = match jail.spawn(start, environment, out, err) {
+    let (mut from_out, out_in) = io::pipe().unwrap();
+    let (mut from_err, err_in) = io::pipe().unwrap();
+    let function = match jail.spawn(start, environment, out_in.into(), err_in.into()) {
         Ok(function) => function,
         Err(why) => {
             let kind = match why {
@@ -244,24 +263,38 @@ fn be_init(start: &Start, user: u32, tell: &mut impl io::Write, out: OwnedFd, er
         }
     };
     let _ = writeln!(tell, "spawned {:?}", function.steps);
+    let listener = function.refusals.as_fd();
     loop {
-        let listener = function.refusals.as_fd();
         let mut watched = [
+            PollFd::new(&from_out, PollFlags::IN),
+            PollFd::new(&from_err, PollFlags::IN),
             PollFd::new(&listener, PollFlags::IN),
             PollFd::new(&function.pidfd, PollFlags::IN),
         ];
         poll(&mut watched, None).unwrap();
-        if watched[0].revents().contains(PollFlags::IN)
-            && let Some(refusal) = function.refusals.refuse().unwrap()
-        {
-            let _ = writeln!(tell, "refused {}", refusal.name().unwrap());
-        } else if watched[1].revents().contains(PollFlags::IN) {
-            let (_, status) = waitpid(Some(function.pid), WaitOptions::empty())
-                .unwrap()
-                .unwrap();
+        let is_ready = watched.map(|one| one.revents().contains(PollFlags::IN));
+        let [from_out_is_ready, from_err_is_ready, refused, ended] = is_ready;
+        if from_out_is_ready {
+            pump(&mut from_out, &out);
+        } else if from_err_is_ready {
+            pump(&mut from_err, &err);
+        } else if refused {
+            if let Some(refusal) = function.refusals.refuse().unwrap() {
+                let _ = writeln!(tell, "refused {}", refusal.name().unwrap());
+            }
+        } else if ended {
+            let status = waitpid(Some(function.pid), WaitOptions::empty()).unwrap();
+            let (_, status) = status.unwrap();
             let code = status.exit_status().or(status.terminating_signal());
             let _ = writeln!(tell, "exited {}", code.unwrap());
             return 0;
         }
     }
+}
+
+/// Where the function's own pipes end, which `hearth-init` has made.
+fn pump(from: &mut PipeReader, to: &OwnedFd) {
+    let mut bytes = [0; 4096];
+    let read = from.read(&mut bytes).unwrap();
+    let _ = rustix::io::write(to, &bytes[..read]);
 }
