@@ -110,3 +110,17 @@ pub(crate) fn build(workspace: &Workspace) -> Result<()> {
     }
     Ok(())
 }
+
+/// All of them in one archive, for a VM: links stay what they are.
+pub(crate) fn pack(workspace: &Workspace) -> Result<PathBuf> {
+    let archive = workspace.vm().join("functions.tar");
+    program::run(
+        program::clean("tar")
+            .args(["--create", "--file"])
+            .arg(&archive)
+            .arg("--directory")
+            .arg(folder(workspace))
+            .arg("."),
+    )?;
+    Ok(archive)
+}

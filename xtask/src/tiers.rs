@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use crate::libtest::Counts;
 use crate::report::{End, Line};
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
-use crate::{layers, lint, program, vm};
+use crate::{layers, lint, program, sandboxes, vm};
 
 /// A group of tests that need the same from a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -52,7 +52,11 @@ const LADDER: &[&str] = &[
     "near_limit",
     "oom",
     "retransmit",
+    "sandbox",
 ];
+
+/// Of these, those that deploy functions.
+const WITH_FUNCTIONS: &[&str] = &["sandbox"];
 
 /// Test programs of the agent that take root: the kernel tier's too.
 const AS_ROOT: &[&str] = &["cri", "exits", "oom_recorder"];
@@ -350,6 +354,7 @@ fn executables(workspace: &Workspace, package: &str) -> Result<BTreeMap<String, 
 
 fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts> {
     const PROGRAMS: &str = "/usr/lib/hearth-programs";
+    const FUNCTIONS: &str = "/functions";
     let mut ladder = executables(workspace, "hearth-tests")?;
     ladder.retain(|name, _| LADDER.contains(&name.as_str()));
     let of_agent = executables(workspace, "hearth")?.into_iter();
@@ -368,6 +373,7 @@ fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts>
             ])
             .arg(&programs),
     )?;
+    let functions = layers::pack(workspace)?;
     let mut counts = Counts::default();
     if only.is_empty() {
         counts += brings_back(workspace, kernel);
@@ -383,18 +389,36 @@ fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts>
             .filter(|only| !command.iter().any(|had| had == *only));
         let more: Vec<_> = more.map(|&only| only.to_owned()).collect();
         command.extend(more);
+        let mut files = vec![
+            (agent::path(workspace, Profile::Dev), vm::AGENT.into()),
+            (executable.clone(), guest.into()),
+            (programs.clone(), PROGRAMS.into()),
+        ];
+        for name in [sandboxes::SPAWNER, sandboxes::INIT] {
+            let built = agent::path(workspace, Profile::Dev).with_file_name(name);
+            files.push((built, Path::new(vm::AGENT).with_file_name(name)));
+        }
+        if WITH_FUNCTIONS.contains(name) {
+            let packed = format!("{FUNCTIONS}.tar");
+            let unpack = format!("mkdir {FUNCTIONS} && tar -xf {packed} -C {FUNCTIONS}");
+            let run = format!("{unpack} && exec {}", command.join(" "));
+            command = vec![
+                "/bin/busybox".to_owned(),
+                "sh".to_owned(),
+                "-c".to_owned(),
+                run,
+            ];
+            files.push((functions.clone(), packed.into()));
+        }
         let job = vm::Job {
             kernel,
             command,
             environment: vec![
                 ("HEARTH_PROGRAMS".to_owned(), PROGRAMS.to_owned()),
+                ("HEARTH_FUNCTIONS".to_owned(), FUNCTIONS.to_owned()),
                 ("HEARTH_TARGET".to_owned(), "/tmp".to_owned()),
             ],
-            files: vec![
-                (agent::path(workspace, Profile::Dev), vm::AGENT.into()),
-                (executable.clone(), guest.into()),
-                (programs.clone(), PROGRAMS.into()),
-            ],
+            files,
             deadline: VM_DEADLINE,
         };
         counts += counted_in_vm(workspace, &job);
