@@ -198,4 +198,7 @@ pub mod fault {
     pub const CANCELLED: &str = "Sandbox.Cancelled";
     /// The function ended while it was at work.
     pub const EXITED: &str = "Runtime.ExitError";
+    /// The function was not given it: it is not ready, has work, or the outcome of its last one was
+    /// not [taken](super::ToSandbox::Taken). Nothing else follows from it.
+    pub const REFUSED: &str = "Sandbox.Refused";
 }

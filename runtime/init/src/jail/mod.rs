@@ -36,8 +36,6 @@ use clock::Clock;
 use fault::At as _;
 pub(crate) use fault::Fault;
 use skeleton::Skeleton;
-#[expect(unused_imports, reason = "for who starts functions")]
-pub(crate) use spawn::Function;
 use spawn::OomScore;
 use steps::Steps;
 use users::Users;

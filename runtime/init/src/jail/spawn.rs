@@ -11,7 +11,7 @@ use hearth_runtime::sandbox::start::Start;
 use hearth_runtime::seccomp;
 use rustix::fs::{Mode, fchmod};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
-use rustix::process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid};
+use rustix::process::{Pid, WaitOptions, waitpid};
 
 use super::Jail;
 use super::child::{self, REPORT, Step};
@@ -22,8 +22,6 @@ use super::plan::Plan;
 pub(crate) struct Function {
     /// Its first process, as seen from inside.
     pub(crate) pid: Pid,
-    /// The same, for its end.
-    pub(crate) pidfd: OwnedFd,
     /// Who makes a system call that is not allowed waits until this is answered.
     pub(crate) refusals: seccomp::Listener,
     /// What was made, and how many microseconds after [`Prepared::enter`](super::Prepared::enter)
@@ -58,7 +56,6 @@ impl Jail {
         steps.done("exec");
         Ok(Function {
             pid: spawned.pid,
-            pidfd: spawned.pidfd,
             refusals,
             steps: steps.told(),
         })
@@ -82,8 +79,6 @@ impl Jail {
         self.users.spawned().at("giving up capabilities")?;
         Ok(Spawned {
             pid,
-            // It cannot be another one's number: nobody has waited for it.
-            pidfd: pidfd_open(pid, PidfdFlags::empty()).at("opening its process")?,
             listener,
             report,
         })
@@ -93,7 +88,6 @@ impl Jail {
 /// A process that is about to run the function.
 struct Spawned {
     pid: Pid,
-    pidfd: OwnedFd,
     listener: UnixStream,
     report: io::PipeReader,
 }

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use hearth_runtime::sandbox::message::NotStarted;
 use hearth_runtime::sandbox::start::{HugePages, Program, Root, Start};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
+use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use rustix::thread::UnshareFlags;
 
 use super::super::prepare;
@@ -263,13 +263,14 @@ fn be_init(
         }
     };
     let _ = writeln!(tell, "spawned {:?}", function.steps);
+    let pidfd = pidfd_open(function.pid, PidfdFlags::empty()).unwrap();
     let listener = function.refusals.as_fd();
     loop {
         let mut watched = [
             PollFd::new(&from_out, PollFlags::IN),
             PollFd::new(&from_err, PollFlags::IN),
             PollFd::new(&listener, PollFlags::IN),
-            PollFd::new(&function.pidfd, PollFlags::IN),
+            PollFd::new(&pidfd, PollFlags::IN),
         ];
         poll(&mut watched, None).unwrap();
         let is_ready = watched.map(|one| one.revents().contains(PollFlags::IN));
