@@ -141,18 +141,27 @@ impl Cgroup {
             }
             fd => fd?,
         };
+        let wanted = write.reads.as_deref().unwrap_or(&write.text);
+        let read = || -> Result<String> {
+            let text = read_whole(fd).map_err(|errno| fault("read back", &path(), errno))?;
+            Ok(text.lines().next().unwrap_or_default().to_owned())
+        };
+        // For each write of processor time the kernel looks at every cgroup of the node.
+        let is_dear = write.controller == Controller::Cpu;
+        if is_dear && read()? == wanted {
+            return Ok(Outcome::Applied(wanted.to_owned()));
+        }
         write_whole(fd, &write.text).map_err(|errno| fault("write a limit to", &path(), errno))?;
-        let read = read_whole(fd).map_err(|errno| fault("read back", &path(), errno))?;
-        let read = read.lines().next().unwrap_or_default();
-        if read != write.reads.as_deref().unwrap_or(&write.text) {
+        let read = read()?;
+        if read != wanted {
             return Err(Error::NotTaken {
                 setting: write.setting,
                 path: path(),
                 wrote: write.text.clone(),
-                read: read.to_owned(),
+                read,
             });
         }
-        Ok(Outcome::Applied(read.to_owned()))
+        Ok(Outcome::Applied(read))
     }
 
     /// Takes every limit off, and makes sure that it is.
