@@ -2,6 +2,7 @@
 //!
 //! Events flow one way: `kernel` (probes, ring, decode) -> `observe` (folds) -> `export`.
 
+pub mod api;
 pub mod cli;
 pub mod config;
 pub mod export;

@@ -6,6 +6,7 @@ pub mod compare_locks;
 pub mod config;
 pub mod doctor;
 pub mod figures;
+pub mod functions;
 mod interruption;
 pub mod line;
 pub mod locks;
@@ -60,6 +61,9 @@ pub enum Command {
     Locks(locks::Locks),
     /// Show what the kernel killed for want of memory, and what the victims were doing.
     Oom(oom::Oom),
+    /// Deploy functions, invoke them, and see what they do.
+    #[command(name = "fn")]
+    Functions(functions::Functions),
     /// Show what this kernel lets hearth see, how exactly, and why not better.
     #[command(long_about = doctor::HELP)]
     Doctor(doctor::Doctor),
@@ -90,6 +94,7 @@ impl Cli {
             Command::Run(run) => run.run(),
             Command::Config { action } => action.run(),
             Command::Trace(trace) => return trace.run(),
+            Command::Functions(functions) => return functions.run(),
             Command::Locks(locks) => locks.run(),
             Command::CompareLocks(compare) => compare.run(),
             Command::Oom(oom) => oom.run(),

@@ -1,5 +1,6 @@
 //! `hearth run`: the daemon, from the probes to whoever wants to know.
 
+mod functions;
 mod locks;
 mod oom;
 mod resolving;
@@ -40,6 +41,7 @@ use crate::observe::oom::recorder::Recorder;
 use crate::privilege;
 use crate::time::Boottime;
 use crate::web;
+use functions::Functions;
 use locks::Locks;
 use oom::Oom;
 use resolving::Resolving;
@@ -73,8 +75,8 @@ impl Run {
             config.print.format = PrintFormat::Json;
         }
         let runtime = tokio::runtime::Builder::new_current_thread()
-            // For host names, and what a container runtime wrote down: few at a time.
-            .max_blocking_threads(4)
+            // For host names, what a container runtime wrote down, layers of functions: few at a time.
+            .max_blocking_threads(8)
             .enable_all()
             .build()?;
         runtime.block_on(run(&config))
@@ -87,6 +89,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         Listen::Off => None,
         Listen::At(address) => Some(listen(address).await?),
     };
+    let functions = Functions::prepare(config).await?;
     let mut export = Export::start(config)?;
     // From here on a signal ends what is under way in order: attaching may have made cgroups.
     let signals = Signals::new()?;
@@ -99,6 +102,9 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     privilege::keep_only(&privilege::OBSERVING, &[privilege::ATTACHING])?;
     if let Some(listener) = listener {
         tokio::spawn(web::serve(listener, export.telling()));
+    }
+    if let Some(functions) = functions {
+        functions.serve();
     }
     let signals_named = config.signals.iter().map(|signal| signal.name());
     tracing::info!("observing {}", signals_named.collect::<Vec<_>>().join(", "));

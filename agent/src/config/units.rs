@@ -119,6 +119,10 @@ impl Visitor<'_> for WithUnit {
         };
         read(&bare, self.units, self.example).map_err(E::custom)
     }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<u64, E> {
+        read(&number.to_string(), self.units, self.example).map_err(E::custom)
+    }
 }
 
 impl std::str::FromStr for Period {

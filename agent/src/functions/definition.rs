@@ -31,8 +31,8 @@ const OPEN_FILES: std::ops::RangeInclusive<u64> = 16..=65_536;
 pub struct Definition {
     /// Layers of `/`, the lowest first: each the absolute path of a directory or of a tar archive
     /// (plain or gzip) on the node, or `oci:/PATH:TAG`, an image in an OCI layout. They are copied
-    /// when the function is deployed.
-    #[schema(value_type = Vec<String>, min_items = 1, max_items = 16)]
+    /// when the function is deployed. At least one.
+    #[schema(value_type = Vec<String>, required = true, max_items = 16)]
     pub root: Vec<Source>,
     /// The program and its arguments; an image's own where it is left out.
     pub command: Vec<String>,

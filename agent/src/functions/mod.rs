@@ -2,13 +2,27 @@
 //!
 //! - [`definition`]: what a function is, as a person writes it; [`source`]: where its layers are.
 //! - [`store`]: the versions that were deployed, on disk.
+//! - [`manager`]: deploys, invokes and removes them, with sandboxes of a [`node`].
+//! - [`invocation`]: what became of a request; [`logs`]: what functions wrote.
 //! - [`problem`]: what is wrong with what was asked for.
 
+mod adopt;
 pub mod definition;
+#[cfg(test)]
+pub(crate) mod fake;
+mod function;
+mod idle;
+pub mod invocation;
+mod job;
+pub mod logs;
+pub mod manager;
+pub mod node;
 pub mod problem;
 pub mod source;
 pub mod store;
+pub mod view;
 
 pub use definition::Definition;
+pub use manager::Manager;
 pub use problem::{Kind, Problem};
 pub use source::Source;

@@ -62,8 +62,8 @@ pub struct Abilities {
 }
 
 /// One sandbox, by who speaks with it. Dropping it ends nothing: another can
-/// [find](Backend::find) it again.
-pub trait Sandbox: Send {
+/// [find](Backend::find) it again. Its descriptor is readable when it says something, or has ended.
+pub trait Sandbox: Send + AsFd {
     /// Which.
     fn id(&self) -> SandboxId;
 
@@ -94,6 +94,9 @@ pub trait Sandbox: Send {
         cancel: &Cancel,
         tell: &mut dyn FnMut(Told<'_>),
     ) -> Result<Outcome, SandboxError>;
+
+    /// Takes in what it said while nothing was asked of it, and waits for nothing.
+    fn listen(&mut self, tell: &mut dyn FnMut(Told<'_>)) -> Result<(), SandboxError>;
 }
 
 /// One request.

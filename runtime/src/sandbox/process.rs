@@ -285,6 +285,27 @@ impl Sandbox for ProcessSandbox {
             }
         }
     }
+
+    fn listen(&mut self, tell: &mut dyn FnMut(Told<'_>)) -> Result<(), SandboxError> {
+        loop {
+            // The least that a socket takes for a time.
+            let frame = match self.next(Instant::now() + Duration::from_millis(1), &mut None) {
+                Ok(frame) => frame,
+                Err(SandboxError::Silent(_)) => return Ok(()),
+                Err(error) => return Err(error),
+            };
+            match frame.message {
+                FromSandbox::Exited { .. } => return Err(SandboxError::Gone),
+                // Of a request whose end nobody waited for.
+                FromSandbox::Answered | FromSandbox::Failed { .. } => {
+                    if let Some(other) = frame.request {
+                        self.taken(other);
+                    }
+                }
+                other => between(&other, &frame.body, tell)?,
+            }
+        }
+    }
 }
 
 /// What may come at any time.

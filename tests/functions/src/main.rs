@@ -51,7 +51,9 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
         }
         "hog" => hog(),
         "fork" => Ok(json!(fork_bomb())),
-        "fill" => Ok(json!(fill(event.payload["path"].as_str().unwrap_or("/tmp/full")))),
+        "fill" => Ok(json!(fill(
+            event.payload["path"].as_str().unwrap_or("/tmp/full")
+        ))),
         other => Err(format!("unknown order {other}").into()),
     }
 }

@@ -1,0 +1,324 @@
+//! Sandboxes for tests, whose functions do what their payload says.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hearth_runtime::id::{Epoch, FunctionName, RequestId, SandboxId, SlotName};
+use hearth_runtime::process::{Process, StartTime};
+use hearth_runtime::sandbox::Resources;
+use hearth_runtime::sandbox::ask::{Claimed, Ended, Listed};
+use hearth_runtime::sandbox::backend::{
+    Abilities, Backend, Cancel, Hello, Outcome, Prepared, Sandbox, SandboxError, Started, Told,
+    Work,
+};
+use hearth_runtime::sandbox::message::{Exit, NotStarted, State, Stream, fault};
+use hearth_runtime::sandbox::spawner::SpawnerError;
+use hearth_runtime::sandbox::start::Start;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::node::Node;
+
+/// A node on which nothing runs.
+#[derive(Clone, Default)]
+pub(crate) struct Fake(Arc<Mutex<Inner>>);
+
+#[derive(Default)]
+struct Inner {
+    /// No spawner listens.
+    is_gone: bool,
+    alive: BTreeMap<SandboxId, Alive>,
+    made: u32,
+    ended: Vec<SandboxId>,
+}
+
+struct Alive {
+    function: FunctionName,
+    version: u32,
+    state: State,
+    /// The other end of what is its descriptor; dropped when it ends.
+    other: Option<UnixStream>,
+}
+
+impl Fake {
+    fn inner(&self) -> std::sync::MutexGuard<'_, Inner> {
+        self.0.lock().expect("no test panics with it")
+    }
+
+    pub(crate) fn set_gone(&self, is_gone: bool) {
+        self.inner().is_gone = is_gone;
+    }
+
+    /// How many were made, and are alive.
+    pub(crate) fn counts(&self) -> (u32, usize) {
+        let inner = self.inner();
+        (inner.made, inner.alive.len())
+    }
+
+    /// One ends by itself.
+    pub(crate) fn kill(&self, sandbox: SandboxId) {
+        if let Some(alive) = self.inner().alive.get_mut(&sandbox) {
+            alive.other = None;
+        }
+    }
+
+    /// It writes something though nobody asked it to.
+    pub(crate) fn mutter(&self, sandbox: SandboxId) {
+        if let Some(alive) = self.inner().alive.get_mut(&sandbox) {
+            let other = alive.other.as_mut().expect("alive");
+            other.write_all(b"x").expect("a socket");
+        }
+    }
+
+    /// One that an agent before this one left.
+    pub(crate) fn leave(&self, function: &str, version: u32, state: State) -> SandboxId {
+        let id = SandboxId::random().expect("random bytes");
+        let alive = Alive {
+            function: function.parse().expect("a name"),
+            version,
+            state,
+            other: None,
+        };
+        self.inner().alive.insert(id, alive);
+        id
+    }
+
+    fn connected(&self, id: SandboxId) -> FakeSandbox {
+        let (socket, other) = UnixStream::pair().expect("a pair");
+        if let Some(alive) = self.inner().alive.get_mut(&id) {
+            alive.other = Some(other);
+        }
+        socket.set_nonblocking(true).expect("a socket");
+        FakeSandbox {
+            id,
+            socket,
+            node: self.clone(),
+        }
+    }
+}
+
+fn process() -> Process {
+    Process {
+        pid: 4711,
+        start: StartTime(1),
+    }
+}
+
+impl Backend for Fake {
+    fn abilities(&self) -> Abilities {
+        Abilities::default()
+    }
+
+    fn prepare(&self, function: &FunctionName, _: Resources) -> Result<Prepared, SandboxError> {
+        if self.inner().is_gone {
+            return Err(SandboxError::Spawner(SpawnerError::Connect {
+                path: "/run/hearth/spawner.sock".into(),
+                error: std::io::ErrorKind::NotFound.into(),
+            }));
+        }
+        let id = self.leave(function.as_str(), 0, State::Parked);
+        self.inner().made += 1;
+        Ok(Prepared {
+            sandbox: Box::new(self.connected(id)),
+            claimed: Claimed {
+                sandbox: id,
+                epoch: Epoch(1),
+                init: process(),
+                slot: SlotName(7),
+                cgroup: "/hearth/slot-0007".to_owned(),
+                was_parked: true,
+                limits: Vec::new(),
+            },
+        })
+    }
+
+    fn find(&self, listed: &Listed) -> Result<(Box<dyn Sandbox>, Hello), SandboxError> {
+        let sandbox = self.connected(listed.sandbox);
+        let inner = self.inner();
+        let alive = inner.alive.get(&listed.sandbox).ok_or(SandboxError::Gone)?;
+        let hello = Hello {
+            state: alive.state,
+            function: Some((alive.function.clone(), alive.version)),
+        };
+        Ok((Box::new(sandbox), hello))
+    }
+
+    fn end(&self, sandbox: SandboxId) -> Result<Ended, SandboxError> {
+        let mut inner = self.inner();
+        let alive = inner.alive.remove(&sandbox);
+        inner.ended.push(sandbox);
+        let hogged = alive.is_some_and(|alive| alive.version == HOG);
+        Ok(Ended {
+            sandbox,
+            how: Exit::Signal(9),
+            oom_kills: Some(u64::from(hogged)),
+            peak_bytes: None,
+            cpu: None,
+        })
+    }
+}
+
+/// Marks one that ran out of memory.
+const HOG: u32 = u32::MAX;
+
+impl Node for Fake {
+    fn list(&self) -> Result<Vec<Listed>, SandboxError> {
+        let inner = self.inner();
+        if inner.is_gone {
+            return Err(SandboxError::Spawner(SpawnerError::Connect {
+                path: "/run/hearth/spawner.sock".into(),
+                error: std::io::ErrorKind::NotFound.into(),
+            }));
+        }
+        let alive = inner.alive.iter();
+        Ok(alive
+            .map(|(id, alive)| Listed {
+                sandbox: *id,
+                epoch: Epoch(1),
+                function: alive.function.clone(),
+                slot: SlotName(7),
+                init: process(),
+                adopted: false,
+            })
+            .collect())
+    }
+}
+
+pub(crate) struct FakeSandbox {
+    id: SandboxId,
+    socket: UnixStream,
+    node: Fake,
+}
+
+impl AsFd for FakeSandbox {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl Sandbox for FakeSandbox {
+    fn id(&self) -> SandboxId {
+        self.id
+    }
+
+    fn epoch(&self) -> Epoch {
+        Epoch(1)
+    }
+
+    fn start(
+        &mut self,
+        start: &Start,
+        patience: Duration,
+        tell: &mut dyn FnMut(Told<'_>),
+    ) -> Result<Started, SandboxError> {
+        assert!(start.root.layers.iter().all(|layer| layer.is_dir()));
+        if let Some(alive) = self.node.inner().alive.get_mut(&self.id) {
+            alive.version = start.version;
+        }
+        let not_started = |why, said: &[u8]| {
+            let said = said.to_vec();
+            Err(SandboxError::NotStarted { why, said })
+        };
+        match &*start.program.command[0] {
+            "/never" => not_started(NotStarted::Deadline { after: patience }, b""),
+            "/dies" => not_started(NotStarted::Exited { how: Exit::Code(7) }, b""),
+            "/says" => {
+                let kind = "My.InitError".to_owned();
+                not_started(
+                    NotStarted::Itself { kind },
+                    b"{\"errorType\":\"My.InitError\"}",
+                )
+            }
+            _ => {
+                tell(Told::Log {
+                    stream: Stream::Out,
+                    bytes: b"it begins\n",
+                    dropped: 0,
+                });
+                Ok(Started {
+                    steps: vec![("root".to_owned(), 200), ("spawn".to_owned(), 900)],
+                })
+            }
+        }
+    }
+
+    fn invoke(
+        &mut self,
+        work: Work<'_>,
+        cancel: &Cancel,
+        tell: &mut dyn FnMut(Told<'_>),
+    ) -> Result<Outcome, SandboxError> {
+        let failed = |kind: &str, body: &[u8]| {
+            Ok(Outcome::Failed {
+                kind: kind.to_owned(),
+                body: body.to_vec(),
+            })
+        };
+        match work.payload {
+            b"\"wait\"" => {
+                // Until the end of its time, or of the patience of who asked.
+                let mut cancelled = [PollFd::new(cancel, PollFlags::IN)];
+                let left = Timespec::try_from(work.left).expect("a time");
+                match poll(&mut cancelled, Some(&left)).expect("poll") {
+                    0 => failed(fault::TIMED_OUT, b""),
+                    _ => failed(fault::CANCELLED, b""),
+                }
+            }
+            b"\"fail\"" => failed(
+                "My.Error",
+                b"{\"errorType\":\"My.Error\",\"errorMessage\":\"no\"}",
+            ),
+            b"\"exit\"" => failed(fault::EXITED, b""),
+            b"\"hog\"" => {
+                if let Some(alive) = self.node.inner().alive.get_mut(&self.id) {
+                    alive.version = HOG;
+                }
+                Err(SandboxError::Gone)
+            }
+            b"\"log\"" => {
+                let calls = BTreeMap::from([("bpf".to_owned(), 3)]);
+                tell(Told::Refused(&calls));
+                tell(Told::Log {
+                    stream: Stream::Err,
+                    bytes: b"one\ntwo\n",
+                    dropped: 5,
+                });
+                Ok(Outcome::Answered(b"null".to_vec()))
+            }
+            b"\"trace\"" => {
+                let json = serde_json::json!({"arn": work.ask.arn, "trace": work.ask.trace});
+                Ok(Outcome::Answered(json.to_string().into_bytes()))
+            }
+            payload => Ok(Outcome::Answered(payload.to_vec())),
+        }
+    }
+
+    fn outcome(
+        &mut self,
+        _: RequestId,
+        _: Duration,
+        _: &Cancel,
+        _: &mut dyn FnMut(Told<'_>),
+    ) -> Result<Outcome, SandboxError> {
+        Ok(Outcome::Answered(b"\"kept\"".to_vec()))
+    }
+
+    fn listen(&mut self, tell: &mut dyn FnMut(Told<'_>)) -> Result<(), SandboxError> {
+        let mut byte = [0];
+        match std::io::Read::read(&mut &self.socket, &mut byte) {
+            Ok(0) => Err(SandboxError::Gone),
+            Ok(_) => {
+                tell(Told::Log {
+                    stream: Stream::Out,
+                    bytes: b"muttering\n",
+                    dropped: 0,
+                });
+                Ok(())
+            }
+            Err(_) => Ok(()),
+        }
+    }
+}
