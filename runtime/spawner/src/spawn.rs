@@ -56,16 +56,16 @@ impl Program {
         let words = words.into_iter().collect::<Result<Vec<_>, _>>()?;
         let mut arguments: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).collect();
         arguments.push(std::ptr::null());
-        let v1: Vec<RawFd> = cgroup.v1_fds().map(|dir| dir.as_raw_fd()).collect();
+        let others: Vec<RawFd> = cgroup.other_fds().map(|dir| dir.as_raw_fd()).collect();
         let birth = Birth {
             arguments: &arguments,
             init: self.init.as_raw_fd(),
             null: self.null.as_raw_fd(),
             control: theirs.as_raw_fd(),
             listener: listener.as_raw_fd(),
-            v1: &v1,
+            others: &others,
         };
-        let (pid, pidfd) = clone(cgroup.v2_fd(), &birth)?;
+        let (pid, pidfd) = clone(cgroup.birth_fd(), &birth)?;
         Ok(Child {
             pid,
             pidfd,
@@ -113,7 +113,8 @@ struct Birth<'a> {
     null: RawFd,
     control: RawFd,
     listener: RawFd,
-    v1: &'a [RawFd],
+    /// Cgroups that it is not born into.
+    others: &'a [RawFd],
 }
 
 /// Where `hearth-init` finds them.
@@ -126,7 +127,7 @@ const ASIDE: c_int = 16;
 
 impl Birth<'_> {
     fn be_born(&self) -> ! {
-        for &dir in self.v1 {
+        for &dir in self.others {
             attach(dir, self.control);
         }
         self.arrange();
@@ -185,7 +186,7 @@ impl Birth<'_> {
     }
 }
 
-/// Goes into a cgroup of v1 itself: that may take a while, in which the spawner has other to do.
+/// Goes into a cgroup itself: that may take a while, in which the spawner has other to do.
 fn attach(dir: RawFd, control: RawFd) {
     // SAFETY: calls with numbers and constants.
     unsafe {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd as _, BorrowedFd};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,8 @@ pub struct Cgroup {
     name: Name,
     subtree: Arc<Subtree>,
     pub(super) dirs: Vec<Dir>,
+    /// Whether `cgroup.kill` may have been used on it.
+    pub(super) was_killed: AtomicBool,
 }
 
 impl Cgroup {
@@ -47,6 +50,7 @@ impl Cgroup {
             name,
             subtree: Arc::clone(subtree),
             dirs,
+            was_killed: AtomicBool::new(false),
         })
     }
 
@@ -61,6 +65,7 @@ impl Cgroup {
             name,
             subtree: Arc::clone(subtree),
             dirs,
+            was_killed: AtomicBool::new(true),
         })
     }
 
@@ -70,17 +75,21 @@ impl Cgroup {
         &self.name
     }
 
-    /// The directory for `CLONE_INTO_CGROUP`; `None` where there is no v2 hierarchy. A process
-    /// that begins there must still be [attached](Self::attach) on a hybrid host.
+    /// The directory for `CLONE_INTO_CGROUP`; `None` where there is no v2 hierarchy, and once
+    /// processes in it were killed together: 6.18 compares how often that was done to the cgroup of
+    /// the parent and to this one, takes a difference for a kill that came in between, and kills the
+    /// child. A process that begins there must still go to [the others](Self::other_fds).
     #[must_use]
-    pub fn v2_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.v2().map(|dir| dir.as_fd())
+    pub fn birth_fd(&self) -> Option<BorrowedFd<'_>> {
+        let was_killed = self.was_killed.load(Ordering::Relaxed);
+        self.v2().filter(|_| !was_killed).map(|dir| dir.as_fd())
     }
 
-    /// The directories of v1, into each of which a process that began elsewhere must go.
-    pub fn v1_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let v1 = |dir: &&Dir| dir.version == Version::V1;
-        self.dirs.iter().filter(v1).map(|dir| dir.as_fd())
+    /// The directories, into each of which a process must go that was not born there.
+    pub fn other_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let born_there = self.birth_fd().is_some();
+        let is_other = move |dir: &&Dir| !(born_there && dir.version == Version::V2);
+        self.dirs.iter().filter(is_other).map(|dir| dir.as_fd())
     }
 
     /// Puts a process into it, in every hierarchy.

@@ -1,5 +1,6 @@
 //! Ends all processes of a cgroup, those too that fork faster than one can count.
 
+use std::sync::atomic::Ordering;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ impl Cgroup {
     /// meanwhile may be missed where the kernel cannot kill a cgroup as a whole.
     pub fn begin_kill(&self) -> Result<()> {
         if let Some(v2) = self.v2().filter(|dir| dir.has("cgroup.kill")) {
+            self.was_killed.store(true, Ordering::Relaxed);
             v2.write("cgroup.kill", "1")?;
         }
         let mut pids = self.procs()?.into_iter();
@@ -25,6 +27,7 @@ impl Cgroup {
     /// Kills all processes in it and below it, and waits until they are gone.
     pub fn kill(&self, deadline: Instant) -> Result<()> {
         if let Some(v2) = self.v2().filter(|dir| dir.has("cgroup.kill")) {
+            self.was_killed.store(true, Ordering::Relaxed);
             kill_v2(v2, deadline)?;
         }
         // Also where a process has left the twin of a hybrid host.

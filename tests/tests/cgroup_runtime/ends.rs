@@ -138,7 +138,7 @@ fn what_cannot_be_made_everywhere_is_made_nowhere() -> Result<()> {
 fn the_end_of_the_last_process_is_told() -> Result<()> {
     let scene = Scene::new("empty")?;
     let group = scene.group("empty")?;
-    if group.v2_fd().is_none() {
+    if group.birth_fd().is_none() {
         return Ok(());
     }
     let mut tenant = Tenant::start(&group, &["wait"])?;

@@ -26,7 +26,7 @@ fn a_process_is_in_the_cgroup_in_every_hierarchy_and_in_the_twin() -> Result<()>
         ensure!(is_in(line), "{told}");
     }
     let v2 = told.lines().find(|line| line.starts_with("0::"));
-    assert_eq!(v2.map(is_in), group.v2_fd().map(|_| true), "{told}");
+    assert_eq!(v2.map(is_in), group.birth_fd().map(|_| true), "{told}");
     // What carries memory, as the tests find it by themselves.
     let wanted = if Hierarchy::memory()?.v2 {
         Version::V2
@@ -44,7 +44,7 @@ fn a_process_can_begin_inside() -> Result<()> {
     use std::os::fd::AsRawFd as _;
     let scene = Scene::new("clone")?;
     let group = scene.group("clone")?;
-    let Some(directory) = group.v2_fd() else {
+    let Some(directory) = group.birth_fd() else {
         return Ok(());
     };
     // SAFETY: all bytes zero is a valid value of this structure of numbers.
