@@ -253,7 +253,7 @@ take()
 #[test]
 fn an_answer_that_nobody_takes_is_dropped_at_its_deadline_and_the_next_is_taken() {
     let (served, mut caller) = Served::ready(ECHO);
-    caller.invoke(1, Duration::from_millis(500), b"one");
+    caller.invoke(1, Duration::from_secs(3), b"one");
     caller.answered(1, b"one");
     loop {
         caller.invoke(2, LONG, b"two");
