@@ -64,6 +64,7 @@ pub(crate) struct Jail {
 /// `uid + 1`.
 pub(crate) fn prepare(uid: u32) -> Result<Prepared, Fault> {
     users::forget_groups()?;
+    users::forget_keys()?;
     let skeleton = Skeleton::build(uid)?;
     let users = Users::prepare(uid)?;
     network::loopback_up().at("bringing up the loopback interface")?;

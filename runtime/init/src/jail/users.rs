@@ -38,6 +38,20 @@ pub(super) fn forget_groups() -> Result<(), Fault> {
     set_thread_groups(&[]).at("giving up its groups")
 }
 
+/// Nor are the keys of its session. A function can be allowed `keyctl`.
+pub(super) fn forget_keys() -> Result<(), Fault> {
+    const JOIN_SESSION_KEYRING: libc::c_int = 1;
+    let own = std::ptr::null::<libc::c_char>();
+    // SAFETY: without a name it makes a keyring that nobody else has, and reads nothing.
+    let joined = unsafe { libc::syscall(libc::SYS_keyctl, JOIN_SESSION_KEYRING, own) };
+    let error = io::Error::last_os_error();
+    // A kernel without keys has none to give up.
+    if joined < 0 && error.raw_os_error() != Some(libc::ENOSYS) {
+        return Err(error).at("giving up the keys of its session");
+    }
+    Ok(())
+}
+
 impl Users {
     /// With a user namespace, where those are allowed.
     pub(super) fn prepare(init: u32) -> Result<Self, Fault> {
