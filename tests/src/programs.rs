@@ -195,6 +195,7 @@ pub fn prebuild(folder: &Path) -> Result<()> {
         "sandbox",
         "storm",
         "cgroup_storm",
+        "escape",
         "grow",
         "tenant",
     ] {

@@ -3,6 +3,7 @@
 
 mod answers;
 mod contained;
+mod escape;
 mod many;
 mod never_ready;
 mod scene;
