@@ -144,13 +144,7 @@ fn an_outcome_waits_for_who_comes_back_even_when_all_is_over() {
     let (served, mut caller) = Served::ready("take(); time.sleep(0.3); os._exit(7)");
     caller.invoke(1, LONG, b"");
     drop(caller);
-    let mut connected = served.connect();
-    while connected.1 != State::Over {
-        drop(connected);
-        std::thread::sleep(Duration::from_millis(300));
-        connected = served.connect();
-    }
-    let mut caller = connected.0;
+    let mut caller = served.until(State::Over);
     caller.failed(1, fault::EXITED);
     let how = Exit::Code(7);
     assert_eq!(caller.next().message, FromSandbox::Exited { how });

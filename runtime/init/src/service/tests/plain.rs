@@ -129,6 +129,19 @@ impl Served {
         (caller, state)
     }
 
+    /// Somebody who connects when the sandbox is there.
+    pub(super) fn until(&self, wanted: State) -> Caller {
+        for _ in 0..100 {
+            let (caller, state) = self.connect();
+            if state == wanted {
+                return caller;
+            }
+            drop(caller);
+            std::thread::sleep(Duration::from_millis(200));
+        }
+        panic!("never {wanted:?}");
+    }
+
     /// A function that is ready.
     pub(super) fn ready(program: &str) -> (Self, Caller) {
         let served = Self::new();

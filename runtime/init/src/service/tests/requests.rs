@@ -185,17 +185,8 @@ take()
     ));
     caller.invoke(1, LONG, b"");
     drop(caller);
-    let mut connected = served.connect();
-    while connected.1
-        != (State::Answered {
-            request: RequestId::from_u128(1),
-        })
-    {
-        drop(connected);
-        std::thread::sleep(Duration::from_millis(300));
-        connected = served.connect();
-    }
-    let mut caller = connected.0;
+    let request = RequestId::from_u128(1);
+    let mut caller = served.until(State::Answered { request });
     let logged = caller.answered(1, b"done");
     assert!(logged.dropped > 0, "all of it was kept");
     assert!(logged.out.len() <= 256 * 1024);
@@ -227,12 +218,7 @@ take()
     assert_eq!(second.0.receive(LONG).unwrap(), None);
     drop(third);
     std::fs::write(&path, "go").unwrap();
-    let mut connected = served.connect();
-    while connected.1 == (State::Work { request }) {
-        connected = served.connect();
-    }
-    let (mut caller, state) = connected;
-    assert_eq!(state, State::Answered { request });
+    let mut caller = served.until(State::Answered { request });
     caller.answered(5, b"kept");
     drop(caller);
     // It was not said that it has arrived: it is told again.
