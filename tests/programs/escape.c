@@ -41,8 +41,8 @@ static int of(long result) { return result < 0 ? errno : 0; }
 static int readable(const char *path) { return of(open(path, O_RDONLY | O_NONBLOCK)); }
 static int writable(const char *path) { return of(open(path, O_WRONLY | O_NONBLOCK)); }
 
-// Whether a number is of this process, or of the one that started it, which is of the same user.
-static int own(int pid) { return pid == getpid() || getpgid(pid) == getpgrp(); }
+// Whether a number is of this process, or of the one that makes the attempts.
+static int own(int pid) { return pid == getpid() || pid == getppid(); }
 
 // Out if `below` can be read through `link` of any process but those of this sandbox's function.
 static int through_proc(const char *link, const char *below) {

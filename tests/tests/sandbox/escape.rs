@@ -5,6 +5,7 @@ use std::fs;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::{SocketAddr, UnixListener};
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -14,6 +15,8 @@ use hearth_runtime::sandbox::message::{Exit, NotStarted};
 use hearth_runtime::sandbox::start::Start;
 use hearth_tests::node::{Language, Node, PATIENCE};
 use hearth_tests::{cgroup, programs};
+use rustix::mount::{MountPropagationFlags, mount_change};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use crate::scene::{Instance, resources};
 
@@ -117,14 +120,11 @@ fn no_attempt_gets_out_and_refused_calls_are_told() -> Result<()> {
 #[test]
 fn root_of_the_node_gets_out_by_the_same_attempts() -> Result<()> {
     let treasure = Treasure::hide()?;
-    let output = Command::new("unshare")
-        // Mounts, and what is mounted on, are this program's alone.
-        .args(["--mount", "--uts", "--"])
-        .arg(programs::c_static("escape")?)
-        .arg(treasure.file())
-        .arg(&treasure.socket)
-        .stdin(Stdio::null())
-        .output()?;
+    let mut command = Command::new(programs::c_static("escape")?);
+    command.arg(treasure.file()).arg(&treasure.socket);
+    // SAFETY: between fork and exec it makes two system calls and allocates nothing.
+    unsafe { command.pre_exec(apart) };
+    let output = command.stdin(Stdio::null()).output()?;
     let attempts = attempts(&String::from_utf8(output.stdout)?)?;
     for name in [
         "become_root",
@@ -168,4 +168,13 @@ fn root_of_the_node_gets_out_by_the_same_attempts() -> Result<()> {
     }
     let _ = fs::remove_dir("/tmp/mounted");
     Ok(())
+}
+
+/// Mounts, and the host's name, are this program's alone.
+fn apart() -> std::io::Result<()> {
+    let new = UnshareFlags::NEWNS | UnshareFlags::NEWUTS;
+    // SAFETY: of what is shared with other threads nothing is unshared.
+    unsafe { unshare_unsafe(new) }?;
+    let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
+    Ok(mount_change("/", private)?)
 }
