@@ -48,6 +48,7 @@ const LADDER: &[&str] = &[
     "calibration",
     "cgroup_lock",
     "cgroup_runtime",
+    "functions",
     "kernel_ladder",
     "near_limit",
     "oom",
@@ -56,7 +57,7 @@ const LADDER: &[&str] = &[
 ];
 
 /// Of these, those that deploy functions.
-const WITH_FUNCTIONS: &[&str] = &["sandbox"];
+const WITH_FUNCTIONS: &[&str] = &["functions", "sandbox"];
 
 /// Test programs of the agent that take root: the kernel tier's too.
 const AS_ROOT: &[&str] = &["cri", "exits", "oom_recorder"];

@@ -160,7 +160,7 @@ pub async fn outcome(State(api): State<Api>, Path(id): Path<String>) -> Result<R
     let id: RequestId = id.parse().map_err(|error: hearth_runtime::id::IdError| {
         Problem::field("id", &id, error.to_string(), "")
     })?;
-    match api.manager.outcome(id)? {
+    match api.manager.outcome(id).await? {
         Known::Running => Ok(StatusCode::ACCEPTED.into_response()),
         Known::Over(ending) => Ok(told(&*ending?)),
     }

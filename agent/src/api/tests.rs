@@ -670,3 +670,15 @@ async fn every_path_of_the_document_is_served() {
     }
     assert_eq!(served, 9);
 }
+
+#[tokio::test]
+async fn a_spawner_that_says_later_is_asked_again_a_few_times() {
+    let scene = Scene::new().await;
+    scene.deploy("shop", json!({})).await;
+    scene.node.refuse(3);
+    assert_eq!(scene.invoke("shop", "1").await.status, 200);
+    scene.deploy("shop", json!({"pids": 9})).await;
+    scene.node.refuse(1000);
+    let told = scene.invoke("shop", "1").await.is_problem(Kind::NoSandbox);
+    assert!(told.to_string().contains("no slot is clean"), "{told}");
+}

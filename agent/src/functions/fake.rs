@@ -30,6 +30,8 @@ pub(crate) struct Fake(Arc<Mutex<Inner>>);
 struct Inner {
     /// No spawner listens.
     is_gone: bool,
+    /// Claims that are refused for now.
+    refusals: u32,
     alive: BTreeMap<SandboxId, Alive>,
     made: u32,
     ended: Vec<SandboxId>,
@@ -50,6 +52,11 @@ impl Fake {
 
     pub(crate) fn set_gone(&self, is_gone: bool) {
         self.inner().is_gone = is_gone;
+    }
+
+    /// The next few claims are refused for now.
+    pub(crate) fn refuse(&self, refusals: u32) {
+        self.inner().refusals = refusals;
     }
 
     /// How many were made, and are alive.
@@ -117,6 +124,13 @@ impl Backend for Fake {
             return Err(SandboxError::Spawner(SpawnerError::Connect {
                 path: "/run/hearth/spawner.sock".into(),
                 error: std::io::ErrorKind::NotFound.into(),
+            }));
+        }
+        if self.inner().refusals > 0 {
+            self.inner().refusals -= 1;
+            return Err(SandboxError::Spawner(SpawnerError::Refused {
+                why: "no slot is clean".to_owned(),
+                again: true,
             }));
         }
         let id = self.leave(function.as_str(), 0, State::Parked);

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use hearth_runtime::id::{RequestId, SandboxId};
 use hearth_runtime::sandbox::ask::Ended;
-use hearth_runtime::sandbox::backend::{Cancel, Outcome, SandboxError, Started, Work};
+use hearth_runtime::sandbox::backend::{Cancel, Outcome, Prepared, SandboxError, Started, Work};
 use hearth_runtime::sandbox::message::{Ask, NotStarted, fault};
 use hearth_runtime::sandbox::spawner::SpawnerError;
 use hearth_runtime::sandbox::start::{HugePages, Program, Root, Start};
@@ -24,6 +25,11 @@ use crate::time::Boottime;
 const OUT_OF_MEMORY: &str = "Runtime.OutOfMemory";
 /// The kind of the failure of a function whose program cannot be run.
 const NO_PROGRAM: &str = "Runtime.InvalidEntrypoint";
+
+/// Times that the spawner is asked for one sandbox.
+const ATTEMPTS: u32 = 4;
+/// Time between them.
+const PAUSE: Duration = Duration::from_millis(25);
 
 /// A request for a function.
 pub(super) struct Job {
@@ -127,9 +133,7 @@ impl Job {
     fn start(&mut self, origin: &mut Origin) -> Result<Idle, Unanswered> {
         let began = Instant::now();
         let at = Boottime::now();
-        let resources = self.deployed.definition.resources();
-        let prepared = self.node.prepare(&self.deployed.name, resources);
-        let prepared = prepared.map_err(|error| Err(no_sandbox(&error)))?;
+        let prepared = self.prepare().map_err(|error| Err(no_sandbox(&error)))?;
         self.step("claim", began);
         let claimed = prepared.claimed;
         *origin = if claimed.was_parked {
@@ -172,6 +176,24 @@ impl Job {
             Err(error) => {
                 self.step("start", began);
                 Err(self.not_started(error, claimed.sandbox))
+            }
+        }
+    }
+
+    /// A sandbox in which nothing was started. Where the spawner says that another attempt may do
+    /// better, a few are made: nothing of the first is left.
+    fn prepare(&self) -> Result<Prepared, SandboxError> {
+        let resources = self.deployed.definition.resources();
+        let mut attempts = 1;
+        loop {
+            match self.node.prepare(&self.deployed.name, resources) {
+                Err(SandboxError::Spawner(SpawnerError::Refused { again: true, .. }))
+                    if attempts < ATTEMPTS =>
+                {
+                    attempts += 1;
+                    thread::sleep(PAUSE);
+                }
+                prepared => return prepared,
             }
         }
     }
@@ -247,15 +269,17 @@ impl Job {
             failed(&kind, &message)
         } else if kind == fault::CANCELLED {
             failed(&kind, "nobody waited for the answer any more")
-        } else {
+        } else if body.is_empty() || ran_out(ended.as_ref()) {
             self.exited(ended.as_ref())
+        } else {
+            Outcome::Failed { kind, body }
         };
         (outcome, false)
     }
 
     /// It ended while it was at work.
     fn exited(&self, ended: Option<&Ended>) -> Outcome {
-        if ended.and_then(|ended| ended.oom_kills).unwrap_or(0) > 0 {
+        if ran_out(ended) {
             let memory = self.deployed.definition.memory;
             let message = format!(
                 "the function was killed for want of memory: it may have {memory}; raise its \
@@ -290,11 +314,7 @@ impl Job {
             };
         };
         let message = why.to_string();
-        let was_killed = ended
-            .as_ref()
-            .and_then(|ended| ended.oom_kills)
-            .unwrap_or(0)
-            > 0;
+        let was_killed = ran_out(ended.as_ref());
         Ok(match why {
             NotStarted::Sandbox { .. } => {
                 let remedy = "see the log of hearth-spawner";
@@ -314,6 +334,11 @@ impl Job {
             ),
         })
     }
+}
+
+/// Somebody in it was killed for want of memory.
+fn ran_out(ended: Option<&Ended>) -> bool {
+    ended.and_then(|ended| ended.oom_kills).unwrap_or(0) > 0
 }
 
 /// An error as functions on AWS Lambda have them.

@@ -290,7 +290,9 @@ impl Manager {
     }
 
     /// Where a request is, or how it ended.
-    pub fn outcome(&self, request: RequestId) -> Result<Known, Problem> {
+    pub async fn outcome(&self, request: RequestId) -> Result<Known, Problem> {
+        // A sandbox may have kept it. Where they cannot be asked, what is known here is said.
+        let _ = self.adopt().await;
         let mut outcomes = lock(&self.0.outcomes);
         outcomes.forget(Instant::now());
         outcomes.get(request)

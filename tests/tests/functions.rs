@@ -1,0 +1,308 @@
+//! Functions from `hearth fn` to the sandbox and back: the agent, the spawner and `hearth-init` as a
+//! user runs them.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use hearth_tests::child::{self, Finished, Guard};
+use hearth_tests::daemon::Daemon;
+use hearth_tests::node::{Language, Node, PATIENCE, layer};
+use hearth_tests::{requirement, trace};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// A node with a spawner, and a store for one agent after the other.
+struct Scene {
+    node: Node,
+    folder: TempDir,
+}
+
+impl Scene {
+    fn new() -> Result<Self> {
+        requirement::root()?;
+        let node = Node::start("functions", 2)?;
+        node.parked(2)?;
+        let folder = tempfile::Builder::new()
+            .prefix("hearth-functions-")
+            .tempdir()?;
+        Ok(Self { node, folder })
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.node.places().directory().join("api.sock")
+    }
+
+    /// An agent with functions, and `more` lines in its settings.
+    fn agent(&self, more: &str) -> Result<Daemon> {
+        let settings = format!(
+            "signals = [\"cold_start\"]\n[functions]\nenabled = true\nstate_dir = \"{}\"\n\
+             api_socket = \"{}\"\nspawner_dir = \"{}\"\n{more}\n",
+            self.folder.path().join("state").display(),
+            self.socket().display(),
+            self.node.places().directory().display(),
+        );
+        Daemon::start(&settings)
+    }
+
+    fn command(&self, arguments: &[&str]) -> Result<Command> {
+        let mut command = Command::new(trace::hearth()?);
+        command
+            .arg("fn")
+            .args(arguments)
+            .arg("--socket")
+            .arg(self.socket());
+        Ok(command)
+    }
+
+    /// What the API answers, as it is.
+    fn get(&self, path: &str) -> Result<String> {
+        let mut socket = UnixStream::connect(self.socket())?;
+        write!(
+            socket,
+            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+        )?;
+        let mut told = String::new();
+        socket.read_to_string(&mut told)?;
+        Ok(told)
+    }
+
+    /// `hearth fn …`.
+    fn run(&self, arguments: &[&str]) -> Result<Finished> {
+        child::run(&mut self.command(arguments)?, PATIENCE)
+    }
+
+    fn json(&self, arguments: &[&str]) -> Result<Value> {
+        let told = self.run(arguments)?.success()?.stdout;
+        serde_json::from_str(&told).with_context(|| told)
+    }
+
+    fn deploy(&self, language: Language, more: &[&str]) -> Result<String> {
+        let start = language.start()?;
+        let name = start.function.to_string();
+        let mut command = self.command(&["deploy", &name])?;
+        for layer in &start.root.layers {
+            command.arg("--root").arg(layer);
+        }
+        for (name, value) in &start.program.environment {
+            command.arg("--env").arg(format!("{name}={value}"));
+        }
+        let directory = start.program.directory.display();
+        command.arg("--set").arg(format!("directory={directory}"));
+        command.args(more).arg("--").args(&start.program.command);
+        child::run(&mut command, PATIENCE)?.success()?;
+        Ok(name)
+    }
+
+    /// Waits until something is so.
+    fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_so(self)? {
+            ensure!(Instant::now() < deadline, "never so: {what}");
+            thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn functions_of_every_language_answer_and_leave_nothing() -> Result<()> {
+    let scene = Scene::new()?;
+    let before = scene.node.remains()?;
+    let agent = scene.agent("")?;
+    for language in Language::ALL {
+        let name = scene.deploy(language, &[])?;
+        let payload = json!({ "do": "echo", "of": name }).to_string();
+        let first = scene.json(&["invoke", &name, &payload, "--json"])?;
+        ensure!(first["error"].is_null(), "{first:#}");
+        ensure!(first["answer"].to_string().contains("\"of\""), "{first:#}");
+        ensure!(
+            first["origin"] != "warm" && first["version"] == 1,
+            "{first:#}"
+        );
+        let steps = first["steps"].as_array().context("steps")?;
+        let has = |name: &str| steps.iter().any(|step| step["name"] == name);
+        ensure!(has("claim") && has("init") && has("invoke"), "{first:#}");
+        let again = scene.json(&["invoke", &name, &payload, "--json"])?;
+        ensure!(again["origin"] == "warm", "{again:#}");
+        ensure!(again["sandbox"] == first["sandbox"]);
+    }
+    let logs = scene.run(&["logs", "shell"])?.success()?.stdout;
+    ensure!(logs.contains("began") && logs.contains("got {"), "{logs}");
+    let list = scene.json(&["list", "--json"])?;
+    ensure!(
+        list.as_array().is_some_and(|all| all.len() == 3),
+        "{list:#}"
+    );
+    for language in Language::ALL {
+        let name = language.start()?.function.to_string();
+        scene.run(&["rm", &name])?.success()?;
+    }
+    scene.node.settled(&before)?;
+    let state = scene.folder.path().join("state");
+    for folder in ["versions", "layers"] {
+        ensure!(state.join(folder).read_dir()?.next().is_none(), "{folder}");
+    }
+    agent.stop()
+}
+
+#[test]
+fn a_function_that_fails_says_how_and_the_shell_is_told() -> Result<()> {
+    let scene = Scene::new()?;
+    let before = scene.node.remains()?;
+    let agent = scene.agent("")?;
+    let name = scene.deploy(Language::Rust, &["--set", "init_timeout=2s"])?;
+    for (payload, arguments, kind, words) in [
+        ("{\"do\":\"fail\"}", &[][..], "", "as I was told"),
+        (
+            "{\"do\":\"exit\"}",
+            &[],
+            "Runtime.ExitError",
+            "exit status 7",
+        ),
+        (
+            "{\"do\":\"spin\"}",
+            &["--timeout", "300ms"],
+            "Sandbox.Timedout",
+            "0.30 seconds",
+        ),
+        (
+            "{\"do\":\"hog\"}",
+            &[],
+            "Runtime.OutOfMemory",
+            "it may have 128MiB",
+        ),
+    ] {
+        let mut all = vec!["invoke", &*name, payload];
+        all.extend(arguments);
+        let failed = scene.run(&all)?;
+        ensure!(failed.status.code() == Some(3), "{failed:?}");
+        ensure!(failed.stdout.contains(words), "{failed:?}");
+        ensure!(failed.stderr.contains(kind), "{failed:?}");
+    }
+    for (start, kind) in [("exit", "Runtime.ExitError"), ("never", "Sandbox.Timedout")] {
+        let start = format!("START={start}");
+        scene.deploy(
+            Language::Rust,
+            &["--env", &start, "--set", "init_timeout=1s"],
+        )?;
+        let failed = scene.run(&["invoke", &name])?;
+        ensure!(failed.status.code() == Some(3), "{failed:?}");
+        ensure!(failed.stderr.contains(kind), "{failed:?}");
+    }
+    scene.deploy(Language::Rust, &[])?;
+    let deployed = scene.run(&["deploy", &name, "--root", "/nowhere", "--", "/x"])?;
+    ensure!(deployed.status.code() == Some(1) && deployed.stderr.contains("/nowhere"));
+    let unknown = scene.run(&["invoke", "nobody"])?;
+    ensure!(unknown.status.code() == Some(1) && unknown.stderr.contains("there are rust"));
+    scene.run(&["rm", &name])?.success()?;
+    scene.node.settled(&before)?;
+    agent.stop()
+}
+
+#[test]
+fn an_agent_that_is_killed_loses_no_answer_and_no_sandbox() -> Result<()> {
+    const REQUEST: &str = "8476a536-e9f4-41e8-9739-2dfe598c3fcd";
+    let scene = Scene::new()?;
+    let before = scene.node.remains()?;
+    let agent = scene.agent("")?;
+    let name = scene.deploy(Language::Rust, &[])?;
+    scene.json(&["invoke", &name, "--json"])?;
+    let payload = "{\"do\":\"sleep\",\"seconds\":3}";
+    let mut waiting = scene.command(&["invoke", &name, payload, "--request", REQUEST])?;
+    let waiting = waiting
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let _waiting = Guard(waiting);
+    scene.until("it is at work", |scene| {
+        Ok(scene.json(&["show", &name, "--json"])?["busy"] == 1)
+    })?;
+    // Killed, and whoever waited with it.
+    drop(agent);
+
+    let agent = scene.agent("")?;
+    scene.until("its outcome is known", |scene| {
+        let told = scene.get(&format!("/v1/invocations/{REQUEST}"))?;
+        ensure!(!told.contains("unknown-invocation"), "{told}");
+        Ok(told.starts_with("HTTP/1.1 200") && told.contains("slept"))
+    })?;
+    let next = scene.json(&["invoke", &name, "--json"])?;
+    ensure!(
+        next["origin"] == "warm",
+        "the sandbox is still used: {next:#}"
+    );
+    scene.run(&["rm", &name])?.success()?;
+    scene.node.settled(&before)?;
+    agent.stop()
+}
+
+#[test]
+fn who_is_interrupted_cancels_and_what_is_removed_ends_at_once() -> Result<()> {
+    let scene = Scene::new()?;
+    let before = scene.node.remains()?;
+    let agent = scene.agent("")?;
+    let name = scene.deploy(Language::Rust, &["--timeout", "1h"])?;
+    let busy = |scene: &Scene, count: u32| -> Result<bool> {
+        let sandboxes = scene.node.spawner()?.list()?.len();
+        let shown = scene.json(&["show", &name, "--json"])?;
+        Ok(shown["busy"] == count && sandboxes == usize::try_from(count)?)
+    };
+    let spin = || -> Result<Guard> {
+        let mut command = scene.command(&["invoke", &name, "{\"do\":\"spin\"}"])?;
+        let child = command
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        Ok(Guard(child))
+    };
+    let waiting = spin()?;
+    scene.until("it is at work", |scene| busy(scene, 1))?;
+    drop(waiting);
+    scene.until("it is cancelled", |scene| busy(scene, 0))?;
+    let mut waiting = spin()?;
+    scene.until("it is at work", |scene| busy(scene, 1))?;
+    scene.run(&["rm", &name])?.success()?;
+    ensure!(
+        waiting.wait(PATIENCE)?.code() == Some(3),
+        "it was cancelled"
+    );
+    scene.node.settled(&before)?;
+    agent.stop()
+}
+
+#[test]
+fn functions_in_the_file_are_deployed_and_a_missing_spawner_is_named() -> Result<()> {
+    let mut scene = Scene::new()?;
+    let shell = layer("shell")?;
+    let named = format!(
+        "[functions.named]\nroot = [\"{}\"]\ncommand = [\"/bootstrap\"]\n",
+        shell.display()
+    );
+    scene.node.kill_spawner()?;
+    let agent = scene.agent(&named)?;
+    scene.until("it is deployed", |scene| {
+        Ok(scene.run(&["show", "named"])?.status.success())
+    })?;
+    let refused = scene.run(&["invoke", "named"])?;
+    ensure!(refused.status.code() == Some(1), "{refused:?}");
+    ensure!(
+        refused.stderr.contains("start hearth-spawner"),
+        "{refused:?}"
+    );
+    scene.until("the agent says so", |_| {
+        Ok(agent.errors().contains("no function can run"))
+    })?;
+    scene.node.start_spawner(1)?;
+    scene.json(&["invoke", "named", "--json"])?;
+    agent.stop()?;
+    // The same again is the same version.
+    let agent = scene.agent(&named)?;
+    ensure!(scene.json(&["show", "named", "--json"])?["version"] == 1);
+    scene.run(&["rm", "named"])?.success()?;
+    agent.stop()
+}
