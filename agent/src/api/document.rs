@@ -21,6 +21,7 @@ use super::{invocations, routes};
         routes::sandboxes,
         invocations::invoke,
         invocations::outcome,
+        invocations::cold_start,
         serve,
     ),
     tags(

@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, State};
@@ -34,6 +35,8 @@ pub const SANDBOX: &str = "hearth-sandbox";
 /// Where that came from.
 pub const ORIGIN: &str = "hearth-sandbox-origin";
 
+/// How long a cold start is waited for after its request.
+const SEEN: Duration = Duration::from_secs(2);
 /// KiB of payloads in memory at once, of all requests.
 const ALL_KIB: usize = 64 << 10;
 
@@ -166,6 +169,51 @@ pub async fn outcome(State(api): State<Api>, Path(id): Path<String>) -> Result<R
     }
 }
 
+/// How the function was started for a request, cut into phases by what the kernel told: one cold
+/// start, as `hearth trace --json` has it (docs/schema/cold-start.schema.json). It is known a moment
+/// after the function was ready, and kept for the last 200 starts.
+#[utoipa::path(get, path = "/v1/invocations/{id}/cold-start", tag = "invocations",
+    params(("id" = String, Path, description = "The request's id.")),
+    responses(
+        (status = 200, description = "The cold start.",
+            content_type = "application/json", body = serde_json::Value),
+        (status = "default", description = "A problem: the function was warm, or nobody watches.",
+            body = ProblemDocument, content_type = "application/problem+json"),
+    ))]
+pub async fn cold_start(
+    State(api): State<Api>,
+    Path(id): Path<String>,
+) -> Result<Response, Refusal> {
+    let id: RequestId = id.parse().map_err(|error: hearth_runtime::id::IdError| {
+        Problem::field("id", &id, error.to_string(), "")
+    })?;
+    let unknown = |detail: &str, remedy: &str| {
+        Refusal(Problem::new(Kind::UnknownStart, detail, remedy).about("id", id))
+    };
+    if !api.manager.sees_starts() {
+        let remedy = "leave cold_start among the `signals` of the configuration";
+        return Err(unknown("this agent does not watch cold starts", remedy));
+    }
+    let claimed = match api.manager.outcome(id)? {
+        Known::Over(Ok(invoked)) => invoked.claimed,
+        Known::Over(Err(_)) | Known::Running => None,
+    };
+    let Some(claimed) = claimed else {
+        let detail = "no function was started for this request";
+        return Err(unknown(detail, "ask for one whose sandbox was not `warm`"));
+    };
+    match tokio::time::timeout(SEEN, api.manager.starts().of(claimed)).await {
+        Ok(document) => {
+            let kind = [(header::CONTENT_TYPE, "application/json")];
+            Ok((kind, document).into_response())
+        }
+        Err(_) => Err(unknown(
+            "the start was not seen, or is forgotten",
+            "`hearth doctor` may tell why",
+        )),
+    }
+}
+
 /// An outcome as a response.
 fn told(invoked: &Invoked) -> Response {
     let (body, error) = match &invoked.outcome {
@@ -257,8 +305,6 @@ fn trace(parent: &str) -> Option<String> {
 
 #[cfg(test)]
 mod unit {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]

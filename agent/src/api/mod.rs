@@ -45,6 +45,10 @@ pub fn router(manager: Manager) -> Router {
             post(invocations::invoke),
         )
         .route("/v1/invocations/{id}", get(invocations::outcome))
+        .route(
+            "/v1/invocations/{id}/cold-start",
+            get(invocations::cold_start),
+        )
         .route("/v1/sandboxes", get(routes::sandboxes))
         .route("/v1/openapi.json", get(document::serve))
         .fallback(async |uri: Uri| {

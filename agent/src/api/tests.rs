@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode};
 use hearth_runtime::channel::MAX_BODY;
-use hearth_runtime::id::RequestId;
+use hearth_runtime::id::{FunctionName, RequestId};
+use hearth_runtime::sandbox::ask::Claimed;
 use hearth_runtime::sandbox::message::State;
 use http_body_util::BodyExt as _;
 use hyper_util::rt::TokioIo;
@@ -15,7 +16,9 @@ use tokio::net::UnixStream;
 
 use super::*;
 use crate::functions::fake::Fake;
+use crate::functions::starts::Watcher;
 use crate::functions::store::Store;
+use crate::time::Boottime;
 
 /// An API with a node on which nothing runs, on a real socket.
 struct Scene {
@@ -63,17 +66,26 @@ impl Answer {
 
 impl Scene {
     async fn new() -> Self {
+        Self::seen_by(None).await
+    }
+
+    /// With somebody who sees how functions start.
+    async fn seen_by(watcher: Option<Arc<dyn Watcher>>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("shop")).expect("a folder");
         std::fs::write(folder.path().join("shop/bootstrap"), "#!").expect("a file");
-        let scene = Self::on(folder, Fake::default());
+        let scene = Self::with(folder, Fake::default(), watcher);
         scene.listen().await;
         scene
     }
 
     fn on(folder: TempDir, node: Fake) -> Self {
+        Self::with(folder, node, None)
+    }
+
+    fn with(folder: TempDir, node: Fake, watcher: Option<Arc<dyn Watcher>>) -> Self {
         let store = Store::open(&folder.path().join("store")).expect("a store");
-        let manager = Manager::new(store, Arc::new(node.clone()), None);
+        let manager = Manager::new(store, Arc::new(node.clone()), watcher);
         Self {
             folder,
             node,
@@ -649,6 +661,50 @@ async fn a_trace_context_and_the_arn_reach_the_function() {
 }
 
 #[tokio::test]
+async fn how_a_function_started_is_told_where_somebody_saw_it() {
+    struct Sees(std::sync::Mutex<Vec<Boottime>>);
+    impl Watcher for Sees {
+        fn claimed(&self, _: &FunctionName, _: &Claimed, at: Boottime) {
+            self.0.lock().expect("no test panics with it").push(at);
+        }
+        fn ready(&self, claimed: Boottime, at: Boottime) {
+            // What the fake says of every start.
+            assert_eq!(at.0, 7);
+            assert_eq!(self.0.lock().expect("no panic").last(), Some(&claimed));
+        }
+    }
+    let blind = Scene::new().await;
+    blind.deploy("shop", json!({})).await;
+    let invoked = blind.invoke("shop", "1").await;
+    let path = format!(
+        "/v1/invocations/{}/cold-start",
+        invoked.header("hearth-request-id")
+    );
+    blind.get(&path).await.is_problem(Kind::UnknownStart);
+
+    let sees = Arc::new(Sees(std::sync::Mutex::default()));
+    let scene = Scene::seen_by(Some(sees.clone())).await;
+    scene.deploy("shop", json!({})).await;
+    let invoked = scene.invoke("shop", "1").await;
+    let claimed = sees.0.lock().expect("no panic")[0];
+    scene
+        .manager
+        .starts()
+        .saw(claimed, r#"{"total_ns":5}"#.to_owned());
+    let path = format!(
+        "/v1/invocations/{}/cold-start",
+        invoked.header("hearth-request-id")
+    );
+    assert_eq!(scene.get(&path).await.json()["total_ns"], 5);
+    let warm = scene.invoke("shop", "1").await;
+    let path = format!(
+        "/v1/invocations/{}/cold-start",
+        warm.header("hearth-request-id")
+    );
+    scene.get(&path).await.is_problem(Kind::UnknownStart);
+}
+
+#[tokio::test]
 async fn every_path_of_the_document_is_served() {
     let scene = Scene::new().await;
     let document = scene.get("/v1/openapi.json").await.json();
@@ -668,7 +724,7 @@ async fn every_path_of_the_document_is_served() {
             served += 1;
         }
     }
-    assert_eq!(served, 9);
+    assert_eq!(served, 10);
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use clap::Args;
-use hearth_abi::Fate;
+use hearth_abi::{Fate, Opener};
 use sd_notify::NotifyState;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,6 +27,7 @@ use crate::cli::line::line;
 use crate::cli::terminal::Terminal;
 use crate::config::{Config, Listen, PrintFormat};
 use crate::export::{AgentState, Export, ProbeCounts};
+use crate::functions::Manager;
 use crate::kernel::drain::Events;
 use crate::kernel::enrolment::Enrolment;
 use crate::kernel::event::Event;
@@ -41,7 +42,7 @@ use crate::observe::oom::recorder::Recorder;
 use crate::privilege;
 use crate::time::Boottime;
 use crate::web;
-use functions::Functions;
+use functions::{Functions, Seen, Starting};
 use locks::Locks;
 use oom::Oom;
 use resolving::Resolving;
@@ -89,11 +90,15 @@ async fn run(config: &Config) -> anyhow::Result<()> {
         Listen::Off => None,
         Listen::At(address) => Some(listen(address).await?),
     };
-    let functions = Functions::prepare(config).await?;
+    let mut functions = Functions::prepare(config).await?;
     let mut export = Export::start(config)?;
     // From here on a signal ends what is under way in order: attaching may have made cgroups.
     let signals = Signals::new()?;
     let mut daemon = Daemon::start(config)?;
+    if let Some(functions) = &mut functions {
+        daemon.starting = functions.starting();
+        daemon.functions = Some(functions.manager());
+    }
     if let Some(recorder) = &daemon.recorder {
         export.tell_near(&recorder.recorded());
     }
@@ -156,6 +161,10 @@ struct Daemon {
     enrolment: Enrolment,
     tracker: Tracker,
     oom: Oom,
+    /// How functions of this node start.
+    starting: Option<Starting>,
+    /// Who wants to know how these start.
+    functions: Option<Manager>,
     locks: Locks,
     retransmits: Retransmits,
     resolver: Arc<Resolver>,
@@ -219,6 +228,8 @@ impl Daemon {
             enrolment,
             tracker: Tracker::new(settings, cgroups),
             oom: Oom::start(config)?,
+            starting: None,
+            functions: None,
             locks: Locks::new(),
             retransmits: Retransmits::default(),
             resolver: Arc::new(resolver),
@@ -251,6 +262,7 @@ impl Daemon {
                     self.advance_oom(export);
                     self.locks.tell(&mut self.tracker, export);
                 }
+                Some(seen) = next(&mut self.starting) => self.see(seen),
                 Some(kept) = self.oom.next() => export.oom(&kept),
                 Some(start) = self.resolving.next() => {
                     if let Err(error) = self.tell(&start, export) {
@@ -279,6 +291,23 @@ impl Daemon {
         let told = self.tell_last(export).await.or_else(quiet_if_unread);
         self.oom.finish(export);
         told
+    }
+
+    /// Sees to it that what a claimed sandbox starts opens a start, and ends it.
+    fn see(&mut self, seen: Seen) {
+        let claim = match seen {
+            Seen::Claimed { claim, _done } => claim,
+            Seen::Ready { claimed, at } => return self.tracker.claimed_is_ready(claimed, at),
+        };
+        match self.probes.watch_source(claim.init, Opener::Claim, 0) {
+            Ok(()) => self.tracker.claimed(claim),
+            Err(error) => {
+                tracing::warn!(
+                    "a start of function {} is not seen: {error}",
+                    claim.function
+                );
+            }
+        }
     }
 
     fn advance_oom(&mut self, export: &mut Export) {
@@ -333,6 +362,10 @@ impl Daemon {
     }
 
     fn tell(&mut self, start: &ColdStart, export: &mut Export) -> io::Result<()> {
+        if let (Some(functions), "claim") = (&self.functions, start.opener) {
+            let document = serde_json::to_string(start)?;
+            functions.starts().saw(start.begin, document);
+        }
         let begin = export.unix_ns(start.begin);
         let mut out = io::stdout().lock();
         match self.format {
@@ -400,6 +433,14 @@ impl Daemon {
             watch_share: self.watch.measured(),
         });
         Ok(())
+    }
+}
+
+/// The next that is seen; never where nobody looks.
+async fn next(starting: &mut Option<Starting>) -> Option<Seen> {
+    match starting {
+        Some(starting) => starting.recv().await,
+        None => None,
     }
 }
 

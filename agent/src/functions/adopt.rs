@@ -114,9 +114,10 @@ impl Manager {
             ask: Ask::default(),
             payload: Vec::new(),
             cancel,
-            on_claim: None,
+            watcher: None,
             began: Instant::now(),
             steps: Vec::new(),
+            claimed: None,
         };
         let (shared, of): (Arc<Shared>, _) = (Arc::clone(&self.0), Arc::clone(function));
         let work = move || {

@@ -19,7 +19,7 @@ const MAX_LAYERS: usize = 16;
 /// Bytes of command and environment together: they travel in the head of one frame.
 const MAX_PROGRAM: usize = 32 * 1024;
 /// Longest time for one invocation, and for a start.
-const MAX_TIMEOUT: Duration = Duration::from_hours(1);
+pub const MAX_TIMEOUT: Duration = Duration::from_hours(1);
 /// Instances of one function.
 const MAX_INSTANCES: u32 = 1000;
 /// Descriptors of one process.

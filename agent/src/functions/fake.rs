@@ -254,6 +254,7 @@ impl Sandbox for FakeSandbox {
                 });
                 Ok(Started {
                     steps: vec![("root".to_owned(), 200), ("spawn".to_owned(), 900)],
+                    ready_boottime_ns: 7,
                 })
             }
         }

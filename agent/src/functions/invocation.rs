@@ -8,6 +8,7 @@ use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
 use hearth_runtime::sandbox::backend::Outcome;
 
 use super::problem::{Kind, Problem};
+use crate::time::Boottime;
 
 /// How long an outcome is kept for who asks again.
 const KEPT: Duration = Duration::from_mins(10);
@@ -66,6 +67,8 @@ pub struct Invoked {
     pub sandbox: Option<SandboxId>,
     /// Where that came from.
     pub origin: Origin,
+    /// When the sandbox was claimed, where the function was started for this request.
+    pub claimed: Option<Boottime>,
     /// What took how long.
     pub steps: Vec<Step>,
     /// What the function said.
@@ -173,6 +176,7 @@ mod tests {
             version: 1,
             sandbox: None,
             origin: Origin::Warm,
+            claimed: None,
             steps: Vec::new(),
             outcome: Outcome::Answered(vec![0; bytes]),
         })

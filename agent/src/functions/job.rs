@@ -15,9 +15,9 @@ use hearth_runtime::sandbox::start::{HugePages, Program, Root, Start};
 use super::definition;
 use super::function::{About, Function, Idle, has_something};
 use super::invocation::{Ending, Invoked, Origin, Step};
-use super::manager::OnClaim;
 use super::node::Node;
 use super::problem::{Kind, Problem};
+use super::starts::Watcher;
 use super::store::Deployed;
 use crate::time::Boottime;
 
@@ -42,10 +42,12 @@ pub(super) struct Job {
     pub(super) timeout: Duration,
     pub(super) payload: Vec<u8>,
     pub(super) cancel: Cancel,
-    pub(super) on_claim: Option<Arc<OnClaim>>,
+    pub(super) watcher: Option<Arc<dyn Watcher>>,
     /// When the request came in.
     pub(super) began: Instant,
     pub(super) steps: Vec<Step>,
+    /// When a sandbox was claimed for it, if one was.
+    pub(super) claimed: Option<Boottime>,
 }
 
 /// What comes of a request without an answer: the function's failure, or a problem that is not its.
@@ -101,6 +103,7 @@ impl Job {
             version: self.deployed.version,
             sandbox,
             origin,
+            claimed: self.claimed,
             steps: self.steps,
             outcome,
         })
@@ -136,6 +139,7 @@ impl Job {
         let prepared = self.prepare().map_err(|error| Err(no_sandbox(&error)))?;
         self.step("claim", began);
         let claimed = prepared.claimed;
+        self.claimed = Some(at);
         *origin = if claimed.was_parked {
             Origin::Parked
         } else {
@@ -157,8 +161,8 @@ impl Job {
             let outcome = failed(fault::CANCELLED, "the function is being removed");
             return Err(Ok(outcome));
         }
-        if let Some(on_claim) = &self.on_claim {
-            on_claim(&self.deployed.name, &claimed, at);
+        if let Some(watcher) = &self.watcher {
+            watcher.claimed(&self.deployed.name, &claimed, at);
         }
         let began = Instant::now();
         let start = start(&self.deployed, self.layers.clone());
@@ -170,6 +174,9 @@ impl Job {
         self.function.state().counts.starts += 1;
         match outcome {
             Ok(started) => {
+                if let Some(watcher) = &self.watcher {
+                    watcher.ready(at, Boottime(started.ready_boottime_ns));
+                }
                 self.inside(&started, began);
                 Ok(idle)
             }

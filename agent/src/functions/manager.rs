@@ -6,7 +6,6 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
-use hearth_runtime::sandbox::ask::Claimed;
 use hearth_runtime::sandbox::backend::Cancel;
 use hearth_runtime::sandbox::message::Ask;
 use tokio::sync::{Semaphore, oneshot};
@@ -20,8 +19,8 @@ use super::invocation::{Ending, Known, Outcomes, Step};
 use super::job::Job;
 use super::node::Node;
 use super::problem::{Kind, Problem};
+use super::starts::{Starts, Watcher};
 use super::store::{Deployed, InUse, Store};
-use crate::time::Boottime;
 
 /// Requests that are at work at once, each on a thread.
 const MAX_AT_WORK: usize = 256;
@@ -34,20 +33,18 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Of a thread that waits for a sandbox: it needs little.
 const STACK: usize = 256 << 10;
 
-/// Is told of each sandbox that was claimed, and when it was asked for, before anything is started
-/// in it.
-pub type OnClaim = dyn Fn(&FunctionName, &Claimed, Boottime) + Send + Sync;
-
 /// Functions and their sandboxes.
 #[derive(Clone)]
 pub struct Manager(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) node: Arc<dyn Node>,
-    pub(super) on_claim: Option<Arc<OnClaim>>,
+    pub(super) watcher: Option<Arc<dyn Watcher>>,
     store: Mutex<Store>,
     functions: Mutex<BTreeMap<FunctionName, Arc<Function>>>,
     pub(super) outcomes: Mutex<Outcomes>,
+    /// How functions started, where that is seen.
+    starts: Starts,
     at_work: Arc<Semaphore>,
     /// Sandboxes of an agent before this one were looked for: nothing is claimed before.
     pub(super) adopted: tokio::sync::Mutex<bool>,
@@ -73,7 +70,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Manager {
     /// Of what is in `store`, with sandboxes of `node`.
     #[must_use]
-    pub fn new(store: Store, node: Arc<dyn Node>, on_claim: Option<Arc<OnClaim>>) -> Self {
+    pub fn new(store: Store, node: Arc<dyn Node>, watcher: Option<Arc<dyn Watcher>>) -> Self {
         let functions = store.current().map(|deployed| {
             let layers = store.paths(deployed);
             let function = Function::new(Arc::clone(deployed), layers);
@@ -82,9 +79,10 @@ impl Manager {
         Self(Arc::new(Shared {
             functions: Mutex::new(functions.collect()),
             node,
-            on_claim,
+            watcher,
             store: Mutex::new(store),
             outcomes: Mutex::default(),
+            starts: Starts::default(),
             at_work: Arc::new(Semaphore::new(MAX_AT_WORK)),
             adopted: tokio::sync::Mutex::new(false),
         }))
@@ -230,9 +228,10 @@ impl Manager {
                 timeout: patience,
                 payload: request.payload,
                 cancel: cancel.clone(),
-                on_claim: self.0.on_claim.clone(),
+                watcher: self.0.watcher.clone(),
                 began,
                 steps: vec![wait],
+                claimed: None,
                 deployed,
             };
             (job, warm)
@@ -296,6 +295,18 @@ impl Manager {
         let mut outcomes = lock(&self.0.outcomes);
         outcomes.forget(Instant::now());
         outcomes.get(request)
+    }
+
+    /// How functions started, for who sees it and who asks.
+    #[must_use]
+    pub fn starts(&self) -> &Starts {
+        &self.0.starts
+    }
+
+    /// Whether somebody sees how functions start.
+    #[must_use]
+    pub fn sees_starts(&self) -> bool {
+        self.0.watcher.is_some()
     }
 
     /// Looks after idle sandboxes, and finds those of an agent before this one; for ever.

@@ -4,6 +4,7 @@
 //! - [`store`]: the versions that were deployed, on disk.
 //! - [`manager`]: deploys, invokes and removes them, with sandboxes of a [`node`].
 //! - [`invocation`]: what became of a request; [`logs`]: what functions wrote.
+//! - [`starts`]: how functions started, as somebody else saw it.
 //! - [`problem`]: what is wrong with what was asked for.
 
 mod adopt;
@@ -19,6 +20,7 @@ pub mod manager;
 pub mod node;
 pub mod problem;
 pub mod source;
+pub mod starts;
 pub mod store;
 pub mod view;
 

@@ -13,6 +13,8 @@ pub enum Kind {
     UnknownFunction,
     /// No invocation of this id, or its outcome is forgotten.
     UnknownInvocation,
+    /// It was started by no request of this id, or nobody saw how.
+    UnknownStart,
     /// No such path.
     UnknownPath,
     /// Another method.
@@ -35,11 +37,12 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Invalid,
         Self::Layer,
         Self::UnknownFunction,
         Self::UnknownInvocation,
+        Self::UnknownStart,
         Self::UnknownPath,
         Self::Method,
         Self::TooLarge,
@@ -59,6 +62,7 @@ impl Kind {
             Self::Layer => "layer-refused",
             Self::UnknownFunction => "unknown-function",
             Self::UnknownInvocation => "unknown-invocation",
+            Self::UnknownStart => "unknown-cold-start",
             Self::UnknownPath => "unknown-path",
             Self::Method => "method-not-allowed",
             Self::TooLarge => "payload-too-large",
@@ -79,6 +83,7 @@ impl Kind {
             Self::Layer => "a layer is refused",
             Self::UnknownFunction => "there is no such function",
             Self::UnknownInvocation => "there is no such invocation",
+            Self::UnknownStart => "no cold start was seen",
             Self::UnknownPath => "there is no such path",
             Self::Method => "the path does not take this method",
             Self::TooLarge => "the payload is too large",
@@ -96,7 +101,10 @@ impl Kind {
     pub const fn status(self) -> u16 {
         match self {
             Self::Invalid | Self::Layer => 400,
-            Self::UnknownFunction | Self::UnknownInvocation | Self::UnknownPath => 404,
+            Self::UnknownFunction
+            | Self::UnknownInvocation
+            | Self::UnknownStart
+            | Self::UnknownPath => 404,
             Self::Method => 405,
             Self::Repeated => 409,
             Self::TooLarge => 413,

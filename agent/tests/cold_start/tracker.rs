@@ -379,6 +379,34 @@ fn a_claimed_sandbox_starts_with_its_claim_and_is_ready_when_it_asks_for_work() 
 }
 
 #[test]
+fn that_a_claimed_function_is_ready_may_be_told_before_its_marks_or_after_them() {
+    for early in [true, false] {
+        let mut tracker = tracker(daemon(false));
+        tracker.claimed(claim(50, 0));
+        if early {
+            tracker.claimed_is_ready(Boottime(at(0)), Boottime(at(1000)));
+        }
+        let mut story = Story::watched();
+        story.watch = at(300);
+        story.fork(300, p(50), p(1));
+        story.program([400, 450, 600, 700], p(1), "/bin/app");
+        story.events.iter().for_each(|event| tracker.accept(event));
+        if !early {
+            tracker.claimed_is_ready(Boottime(at(0)), Boottime(at(1000)));
+        }
+        let finished = tracker.advance(Boottime(at(200_000)));
+        let start = &finished[0].start;
+        check(start);
+        assert!(
+            shape(start).ends_with("user_init 700..1000"),
+            "{early}: {}",
+            shape(start)
+        );
+        assert_eq!((start.opener, start.ready), ("claim", Ready::Next));
+    }
+}
+
+#[test]
 fn a_claim_that_never_became_a_process_is_forgotten_and_its_number_free_for_another() {
     let mut tracker = tracker(daemon(false));
     tracker.claimed(claim(50, 0));

@@ -200,7 +200,7 @@ pub struct Counters {
 }
 
 /// One boundary passed by one task. All times are `CLOCK_BOOTTIME`, in nanoseconds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Mark {
     /// [`Kind`] as its discriminant.

@@ -118,6 +118,8 @@ pub struct Started {
     /// What was made inside before the function's own first instruction, and when it was done:
     /// microseconds since the request to start arrived there.
     pub steps: Vec<(String, u64)>,
+    /// When the function asked for work: nanoseconds since boot, of the node or of the guest.
+    pub ready_boottime_ns: u64,
 }
 
 /// What became of a request.

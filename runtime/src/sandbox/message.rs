@@ -61,7 +61,10 @@ pub enum FromSandbox {
         steps: Vec<(String, u64)>,
     },
     /// The function asked for work for the first time.
-    Ready,
+    Ready {
+        /// When, by the clock of the kernel that `hearth-init` runs on: nanoseconds since its boot.
+        boottime_ns: u64,
+    },
     /// It will never be ready. The sandbox ends.
     NotStarted {
         /// Why.

@@ -227,7 +227,10 @@ impl Sandbox for ProcessSandbox {
             let frame = self.next(deadline, &mut None)?;
             match frame.message {
                 FromSandbox::Spawned { steps } => started.steps = steps,
-                FromSandbox::Ready => return Ok(started),
+                FromSandbox::Ready { boottime_ns } => {
+                    started.ready_boottime_ns = boottime_ns;
+                    return Ok(started);
+                }
                 FromSandbox::NotStarted { why } => {
                     let said = frame.body;
                     return Err(SandboxError::NotStarted { why, said });

@@ -14,8 +14,9 @@ use serde_json::Value;
 use super::client::{Client, patiently, whole};
 use super::steps::{Step, steps_of, waterfall};
 use crate::api::invocations::{FUNCTION_ERROR, ORIGIN, REQUEST_ID, SANDBOX, TIMEOUT, VERSION};
-use crate::cli::terminal::Terminal;
+use crate::cli::{self, terminal::Terminal};
 use crate::config::Period;
+use crate::observe::cold_start::ColdStart;
 
 /// What the shell is told where the function failed.
 const FUNCTION_FAILED: u8 = 3;
@@ -110,7 +111,7 @@ impl Invoke {
         let told = Told::of(&self.name, &headers, &body);
         if self.trace {
             let stderr = io::stderr();
-            let text = waterfall(&told, terminal);
+            let text = waterfall(&told, terminal) + &start(client, &told, terminal).await?;
             stderr.lock().write_all(text.as_bytes())?;
         }
         let mut stdout = io::stdout().lock();
@@ -132,6 +133,28 @@ impl Invoke {
             }
         }
     }
+}
+
+/// How the function was started for the request, as `hearth trace` shows it, or why that is not
+/// known; nothing where it was not started.
+async fn start(client: &Client, told: &Told, terminal: &Terminal) -> anyhow::Result<String> {
+    let was_started = matches!(told.origin.as_deref(), Some("parked" | "fresh"));
+    let Some(request) = told.request.as_ref().filter(|_| was_started) else {
+        return Ok(String::new());
+    };
+    let path = format!("/v1/invocations/{request}/cold-start");
+    let response = client.send(Method::GET, &path, &[], Vec::new()).await;
+    let document = match response {
+        Ok(response) => whole(response).await?,
+        Err(error) => {
+            let text = format!("how it started is not known: {error:#}");
+            return Ok(format!("\n{}\n", terminal.show(&text)));
+        }
+    };
+    // Its words are those of the program, and live as long.
+    let start: ColdStart = serde_json::from_slice(Vec::from(document).leak())?;
+    let picture = cli::waterfall::waterfall(&start, &told.function, &[], terminal);
+    Ok(format!("\n{picture}"))
 }
 
 /// The payload that is meant.

@@ -2,26 +2,99 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use hearth_runtime::id::FunctionName;
 use hearth_runtime::sandbox::Places;
+use hearth_runtime::sandbox::ask::Claimed;
 use hearth_runtime::sandbox::process::Processes;
 use tokio::net::UnixListener;
+use tokio::sync::mpsc;
 
 use crate::api::{router, socket};
 use crate::config::Config;
+use crate::functions::definition::MAX_TIMEOUT as MAX_START;
+use crate::functions::starts::Watcher;
 use crate::functions::store::Store;
 use crate::functions::{Definition, Manager};
+use crate::kernel::table::Signal;
+use crate::observe::cold_start::Claim;
+use crate::time::{Boottime, Nanos};
 
 /// What serves them, once nothing more is attached.
 pub(super) struct Functions {
     listener: UnixListener,
     manager: Manager,
     named: BTreeMap<FunctionName, Definition>,
+    starting: Option<Starting>,
+}
+
+/// What waits to be seen.
+const WAITING: usize = 256;
+/// How long a start waits for that: it goes on unseen rather than late.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+/// What is seen of the starts of functions.
+pub(super) enum Seen {
+    /// A sandbox was claimed; nothing is started in it before `_done` is dropped.
+    Claimed {
+        /// What will open the start.
+        claim: Claim,
+        /// Who waits for that.
+        _done: SyncSender<()>,
+    },
+    /// The function in the one that was claimed then asked for work.
+    Ready {
+        /// When it was claimed.
+        claimed: Boottime,
+        /// When it was ready.
+        at: Boottime,
+    },
+}
+
+/// Starts as they come.
+pub(super) type Starting = mpsc::Receiver<Seen>;
+
+/// Tells the daemon's loop.
+struct Tell(mpsc::Sender<Seen>);
+
+impl Watcher for Tell {
+    fn claimed(&self, function: &FunctionName, claimed: &Claimed, at: Boottime) {
+        let (done, wait) = sync_channel(1);
+        let claim = Claim {
+            init: claimed.init.pid,
+            at,
+            function: function.as_str().into(),
+            deadline: Nanos(MAX_START.as_nanos().try_into().unwrap_or(u64::MAX)),
+        };
+        if self
+            .0
+            .try_send(Seen::Claimed { claim, _done: done })
+            .is_ok()
+        {
+            let _ = wait.recv_timeout(PATIENCE);
+        }
+    }
+
+    fn ready(&self, claimed: Boottime, at: Boottime) {
+        // One that is not told ends when it is given up.
+        let _ = self.0.try_send(Seen::Ready { claimed, at });
+    }
 }
 
 impl Functions {
+    /// What is to be seen of starts, where they are watched.
+    pub(super) fn starting(&mut self) -> Option<Starting> {
+        self.starting.take()
+    }
+
+    /// Where it is told how functions started.
+    pub(super) fn manager(&self) -> Manager {
+        self.manager.clone()
+    }
+
     /// Finds out what can be wrong with it; no thread is started yet, as it would keep what this one
     /// may do.
     pub(super) async fn prepare(config: &Config) -> anyhow::Result<Option<Self>> {
@@ -33,9 +106,17 @@ impl Functions {
         let listener = socket::listen(&settings.api_socket).await?;
         let node = Processes::new(Places::below(&settings.spawner_dir));
         tracing::info!("functions at {}", settings.api_socket.display());
+        let mut starting = None;
+        let mut watcher: Option<Arc<dyn Watcher>> = None;
+        if config.signals.contains(&Signal::ColdStart) {
+            let (tell, seen) = mpsc::channel(WAITING);
+            watcher = Some(Arc::new(Tell(tell)));
+            starting = Some(seen);
+        }
         Ok(Some(Self {
             listener,
-            manager: Manager::new(store, Arc::new(node), None),
+            manager: Manager::new(store, Arc::new(node), watcher),
+            starting,
             named: settings.named.clone(),
         }))
     }
@@ -46,6 +127,7 @@ impl Functions {
             listener,
             manager,
             named,
+            starting: _,
         } = self;
         tokio::spawn(socket::serve(listener, router(manager.clone())));
         tokio::spawn({

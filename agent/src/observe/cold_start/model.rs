@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::observe::identity::Identity;
 use crate::time::{Boottime, Nanos};
 
 /// One phase, by the design's word for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PhaseName {
     /// From the request to the opener.
@@ -55,7 +55,7 @@ impl PhaseName {
 }
 
 /// How a start ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Ready {
     /// First TCP listen.
@@ -103,7 +103,7 @@ impl Ready {
 }
 
 /// An interval of work inside a phase. Parts may overlap and never enter a sum.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PartSpan {
     /// `cgroup`, `namespaces`, `mounts`, `network`, `held`, `lock`.
     pub name: &'static str,
@@ -129,7 +129,7 @@ impl PartSpan {
 }
 
 /// What a part `lock` is a wait for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waited {
     /// The lock, by the word of the `cgroup_lock` signal.
     pub lock: &'static str,
@@ -141,7 +141,7 @@ pub struct Waited {
 }
 
 /// Who had a lock.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LockHolder {
     /// Process.
     pub pid: u32,
@@ -152,7 +152,8 @@ pub struct LockHolder {
 }
 
 /// One phase of one start. `None` is "not measured", never zero.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound(deserialize = "'de: 'static"))]
 pub struct Phase {
     /// The phase; of merged ones the first.
     pub name: PhaseName,
@@ -204,8 +205,9 @@ impl Phase {
 }
 
 /// One cold start. Its JSON form is the stable interface described by
-/// `docs/schema/cold-start.schema.json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+/// `docs/schema/cold-start.schema.json`. It is read back from a document that lives as long as the
+/// program.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColdStart {
     /// When the opener opened it.
     #[serde(rename = "begin_ns")]

@@ -7,7 +7,7 @@ mod cri;
 mod hierarchy;
 mod resolver;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use bundle::Bundles;
 pub use cgroup_names::CgroupNames;
@@ -20,7 +20,7 @@ use crate::time::Boottime;
 
 /// Who. The process is known from the kernel; the rest is derived from the cgroup's path
 /// (as the kernel told it) and from what a CRI socket answers. `None` is "not known".
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// Boot id: with `pid` and `start_boottime_ns` it names a process for ever.
     pub boot_id: String,
@@ -48,7 +48,7 @@ pub struct Identity {
 }
 
 /// Kubernetes names of a sandbox.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pod {
     /// Name.
     pub name: Option<String>,

@@ -34,6 +34,7 @@ use life::{At, Late, Life, Work};
 use output::Output;
 use piece::Piece;
 use refusals::Refusals;
+use rustix::time::{ClockId, clock_gettime};
 use wait::Source;
 
 /// How often to read until the largest message is whole.
@@ -292,7 +293,12 @@ impl<G: Ground> Service<G> {
                 self.output.drain(None);
                 self.send_all_logs();
                 self.life.at = At::Ready;
-                self.tell(FromSandbox::Ready);
+                let now = clock_gettime(ClockId::Boottime);
+                let [seconds, nanos] =
+                    [now.tv_sec, now.tv_nsec].map(|part| u64::try_from(part).unwrap_or(0));
+                self.tell(FromSandbox::Ready {
+                    boottime_ns: seconds * 1_000_000_000 + nanos,
+                });
             }
             Happening::Answered { body, .. } => self.conclude(FromSandbox::Answered, body),
             Happening::Failed { kind, body, .. } => {

@@ -149,7 +149,7 @@ impl Served {
         assert_eq!(state, State::Parked);
         caller.start(&python(program), LONG);
         assert!(matches!(caller.next().message, FromSandbox::Spawned { .. }));
-        assert_eq!(caller.next().message, FromSandbox::Ready);
+        assert!(matches!(caller.next().message, FromSandbox::Ready { .. }));
         (served, caller)
     }
 

@@ -32,7 +32,7 @@ fn a_shell_gets_ready_works_and_answers() {
         panic!("nothing spawned");
     };
     assert_eq!(steps, [("spawn".to_owned(), 1)]);
-    assert_eq!(caller.next().message, FromSandbox::Ready);
+    assert!(matches!(caller.next().message, FromSandbox::Ready { .. }));
     for request in 1..4 {
         caller.invoke(request, LONG, b"work");
         let expected = b"work and kept in UTC+3, --max-old-space-size=95";
@@ -132,7 +132,7 @@ fn it_may_wait_to_be_told_that_its_answer_is_welcome() {
     start.memory_bytes = None;
     caller.start(&start, LONG);
     caller.next();
-    assert_eq!(caller.next().message, FromSandbox::Ready);
+    assert!(matches!(caller.next().message, FromSandbox::Ready { .. }));
     caller.invoke(1, LONG, b"");
     let (frame, _) = caller.after_logs();
     assert_eq!(frame.body.len(), 3_000_000);
@@ -342,5 +342,5 @@ fn a_snapshot_that_nobody_takes_is_not_waited_for() {
     let (mut caller, _) = served.connect();
     caller.start(&python(&text), LONG);
     caller.next();
-    assert_eq!(caller.next().message, FromSandbox::Ready);
+    assert!(matches!(caller.next().message, FromSandbox::Ready { .. }));
 }
