@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use hearth_runtime::sandbox::spawner::Spawner;
 use hearth_runtime::sandbox::start::{Program, Root, Start};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::{cgroup, machine, trace};
+use crate::{cgroup, child, machine, trace};
 
 /// How long anything may take on a slow machine.
 pub const PATIENCE: Duration = Duration::from_mins(1);
@@ -26,25 +26,32 @@ pub const PATIENCE: Duration = Duration::from_mins(1);
 pub struct Node {
     name: String,
     directory: PathBuf,
+    init: Option<PathBuf>,
     spawner: Option<Child>,
 }
 
 impl Node {
     /// With a running spawner that keeps `slots` parked.
     pub fn start(what: &str, slots: u16) -> Result<Self> {
+        let mut node = Self::new(what, None)?;
+        node.start_spawner(slots)?;
+        Ok(node)
+    }
+
+    /// Without a spawner; they will take `init` for `hearth-init` where one is given.
+    pub fn new(what: &str, init: Option<PathBuf>) -> Result<Self> {
         let name = cgroup::unique(what);
         let directory = PathBuf::from("/run").join(&name);
         fs::DirBuilder::new()
             .mode(0o700)
             .create(&directory)
             .with_context(|| format!("make {}", directory.display()))?;
-        let mut node = Self {
+        Ok(Self {
             name,
             directory,
+            init,
             spawner: None,
-        };
-        node.start_spawner(slots)?;
-        Ok(node)
+        })
     }
 
     /// Starts the spawner, and waits until it takes questions.
@@ -81,6 +88,9 @@ impl Node {
             .arg(&self.directory)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
+        if let Some(init) = &self.init {
+            command.arg("--init").arg(init);
+        }
         Ok(command)
     }
 
@@ -126,6 +136,12 @@ impl Node {
         spawner.kill()?;
         spawner.wait()?;
         Ok(())
+    }
+
+    /// Waits until the spawner has ended, and says how.
+    pub fn wait_for_spawner(&mut self) -> Result<ExitStatus> {
+        let spawner = self.spawner.take().context("there is no spawner")?;
+        child::Guard(spawner).wait(PATIENCE)
     }
 
     /// The name of its cgroup.

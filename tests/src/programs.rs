@@ -190,6 +190,7 @@ pub fn oom_victim_python() -> Result<Vec<PathBuf>> {
 pub fn prebuild(folder: &Path) -> Result<()> {
     fs::create_dir_all(folder).with_context(|| format!("make {}", folder.display()))?;
     for name in [
+        "parked",
         "oracle",
         "nothing",
         "sandbox",

@@ -15,7 +15,7 @@ use hearth_runtime::cgroup;
 /// hearth-spawner on the same --directory finds them in the journal there. Nothing else than what
 /// is in that journal survives the next start.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, args_override_self = true)]
 pub(crate) struct Options {
     /// Where the sockets and the journal are: a directory of this user with mode 0700, made where
     /// it is missing. One that a reboot empties, since processes do not outlive it either.

@@ -171,12 +171,13 @@ impl Spawner {
         self.poll
             .add(&child.control, Source::Control(number))
             .map_err(failed("listen to a new sandbox"))?;
-        let go = rustix::io::write(&child.control, b"g").map(|_| ());
+        // Where it has ended already, what it said of that is in there.
+        let _ = rustix::io::write(&child.control, b"g");
         sandbox.state = State::Parking {
             control: child.control,
             until: Instant::now() + PREPARE,
         };
-        go.map_err(failed("let a new process begin"))
+        Ok(())
     }
 
     /// What comes from one that is being prepared.
@@ -188,15 +189,20 @@ impl Spawner {
             return;
         };
         let mut bytes = [0; MESSAGE];
-        let why = match rustix::io::read(control, &mut bytes[..]) {
+        let mut heard = rustix::io::read(control, &mut bytes[..]);
+        if matches!(heard, Err(Errno::CONNRESET)) {
+            // It ended before it took what we said; what it said itself comes after this.
+            heard = rustix::io::read(control, &mut bytes[..]);
+        }
+        let why = match heard {
             Err(Errno::AGAIN | Errno::INTR) => return,
             Ok(1..) if bytes.starts_with(b"p") => return self.is_parked(number, clients),
             Ok(length @ 1..) if bytes.starts_with(b"e") => {
                 let text = bytes.get(1..length).unwrap_or_default();
                 String::from_utf8_lossy(text).into_owned()
             }
-            // How it ended is not known before it was reaped; then there is more to tell.
-            Ok(0) => "it ended before it was ready; see what it wrote to the log".to_owned(),
+            // How it ended is told when it is reaped.
+            Ok(0) => return self.poll.remove(control),
             Ok(_) => "it says what no hearth-init says: is it of another version?".to_owned(),
             Err(error) => error.to_string(),
         };

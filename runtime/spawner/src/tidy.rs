@@ -17,6 +17,8 @@ use crate::spawner::{STUCK, Spawner};
 /// Between looks at one that is not gone yet: at first, and at most.
 const FIRST: Duration = Duration::from_millis(2);
 const LAST: Duration = Duration::from_secs(1);
+/// One that is still there then is killed as a whole.
+const STUBBORN: Duration = Duration::from_millis(100);
 /// How long a kill that has not worked at first may hold up all others.
 const KILL: Duration = Duration::from_millis(2);
 /// Who may wait for the end of one sandbox.
@@ -98,7 +100,12 @@ impl Spawner {
             // What it said last is still in the socket.
             State::Parking { .. } => {
                 self.hear(number, clients);
-                self.end(number, false);
+                let sandbox = self.sandboxes.get(&number);
+                if sandbox.is_some_and(|sandbox| !sandbox.is_ending()) {
+                    self.end(number, false);
+                    let why = format!("hearth-init ended before it was ready: {exit}");
+                    self.parking_failed(&why, clients);
+                }
             }
             State::Parked { .. } => {
                 say!("a parked sandbox has ended: {exit}");
@@ -154,6 +161,8 @@ impl Spawner {
             // The first look comes right after the kill.
             if pause > FIRST {
                 kill(sandbox);
+            }
+            if pause > STUBBORN {
                 let _ = sandbox.slot.cgroup.kill(Instant::now() + KILL);
             }
             return;
