@@ -48,11 +48,17 @@ fn killed_before(nth: u64) -> Result<u64> {
     let story = story(&scene, &traced, &mut told);
     let made = traced.kill()?;
     if made < nth {
-        story?;
+        story.context("nobody killed it")?;
     }
 
     scene.start_spawner(1)?;
-    scene.parked(1)?;
+    // A child that had just begun keeps the socket of the former one open for a moment.
+    until("the next one answers", || {
+        Ok(scene
+            .spawner()
+            .is_ok_and(|mut spawner| spawner.slots().is_ok()))
+    })?;
+    scene.parked(1).context("park")?;
     let all = scene.spawner()?.list()?;
     for one in told.claimed.iter().filter(|one| !told.ended.contains(one)) {
         let is_it = all
@@ -74,7 +80,7 @@ fn killed_before(nth: u64) -> Result<u64> {
     for one in scene.spawner()?.list()? {
         scene.spawner()?.end(one.sandbox)?;
     }
-    scene.only_parked(1)?;
+    scene.only_parked(1).context("settle")?;
     let pid = Pid::from_raw(scene.spawner_pid()?.try_into()?).context("a process")?;
     kill_process(pid, Signal::TERM)?;
     ensure!(
