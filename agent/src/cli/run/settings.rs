@@ -37,6 +37,14 @@ pub(in crate::cli) fn check(config: &Config) -> anyhow::Result<Vec<String>> {
             file.display()
         );
     }
+    for (name, definition) in &config.functions.named {
+        for source in &definition.root {
+            anyhow::ensure!(
+                fs::exists(source.path())?,
+                "functions.{name}.root names {source}, which is not there"
+            );
+        }
+    }
     if let Listen::At(address) = config.metrics.listen
         && !address.ip().is_loopback()
     {
@@ -191,6 +199,10 @@ mod tests {
             (
                 "[otlp]\nheaders_file = \"/nowhere/headers\"\n",
                 "/nowhere/headers",
+            ),
+            (
+                "[functions.x]\nroot = [\"/nowhere/x\"]\ncommand = [\"/x\"]\n",
+                "/nowhere/x",
             ),
         ] {
             let error = check(&config(text)).expect_err("wrong");
