@@ -194,7 +194,7 @@ pub async fn cold_start(
         let remedy = "leave cold_start among the `signals` of the configuration";
         return Err(unknown("this agent does not watch cold starts", remedy));
     }
-    let claimed = match api.manager.outcome(id)? {
+    let claimed = match api.manager.outcome(id).await? {
         Known::Over(Ok(invoked)) => invoked.claimed,
         Known::Over(Err(_)) | Known::Running => None,
     };
