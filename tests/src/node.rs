@@ -269,6 +269,51 @@ fn sockets(directory: &Path) -> Result<BTreeSet<PathBuf>> {
     }
 }
 
+/// Ends and removes nodes of this name whose test was killed.
+pub fn sweep(what: &str) -> Result<()> {
+    for entry in fs::read_dir("/run")? {
+        let Ok(name) = entry?.file_name().into_string() else {
+            continue;
+        };
+        let of = name.strip_prefix(&format!("hearth-test-{what}-"));
+        let Some((pid, _)) = of.and_then(|rest| rest.split_once('-')) else {
+            continue;
+        };
+        if Path::new("/proc").join(pid).exists() {
+            continue;
+        }
+        end_spawner(&name)?;
+        // Dropping it does the rest.
+        drop(Node {
+            directory: PathBuf::from("/run").join(&name),
+            name,
+            spawner: None,
+        });
+    }
+    Ok(())
+}
+
+/// The spawner that has this cgroup is nobody's.
+fn end_spawner(cgroup: &str) -> Result<()> {
+    for entry in fs::read_dir("/proc")? {
+        let path = entry?.path();
+        let arguments = fs::read(path.join("cmdline")).unwrap_or_default();
+        let mut words = arguments.split(|&byte| byte == 0);
+        let is_spawner = words
+            .next()
+            .is_some_and(|program| program.ends_with(b"hearth-spawner"));
+        if is_spawner && words.any(|word| word == cgroup.as_bytes()) {
+            let pid = path
+                .file_name()
+                .and_then(|name| name.to_str()?.parse().ok());
+            if let Some(pid) = pid.and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Namespaces of one kind that processes of this machine are in.
 pub fn namespaces(kind: &str) -> Result<BTreeSet<u64>> {
     let mut found = BTreeSet::new();

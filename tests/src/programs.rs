@@ -198,6 +198,7 @@ pub fn prebuild(folder: &Path) -> Result<()> {
         "cgroup_storm",
         "escape",
         "grow",
+        "sleepers",
         "tenant",
     ] {
         fs::copy(c(name)?, folder.join(name)).context("copy a program")?;

@@ -2,6 +2,7 @@
 
 mod agent;
 mod boundaries;
+mod cgroup;
 mod cgroup_lock;
 mod cold_start;
 mod figure;
@@ -9,17 +10,20 @@ mod guest;
 mod oom;
 mod oom_recorder;
 mod pairs;
+mod parked;
 mod peer;
 mod programs;
+mod sandbox;
 mod spawn_loop;
 
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result};
 use clap::{Subcommand, ValueEnum};
 
+use crate::program;
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
 
@@ -34,6 +38,19 @@ pub(crate) enum What {
         /// Only these figures.
         #[arg(long, value_name = "GROUP")]
         only: Option<Group>,
+    },
+    /// The time that cgroups take on the path of a request: slots that are ready, against ones that
+    /// are made or renamed.
+    Cgroup {
+        /// Only on this kernel, or only on an emulated one.
+        #[arg(long, value_name = "WHERE")]
+        only: Option<Place>,
+    },
+    /// How soon a function runs in a sandbox, how many start in a second, and what one takes.
+    Sandbox {
+        /// Only these figures.
+        #[arg(long, value_name = "GROUP")]
+        only: Option<sandbox::Group>,
     },
     /// What watching the locks of cgroups costs those who contend for them.
     CgroupLock {
@@ -64,8 +81,8 @@ pub(crate) enum Place {
     Vm,
 }
 
-/// Sets up, builds the agent as users run it (unless `agent` is one), measures, and prints each
-/// figure when it is known.
+/// Sets up, builds what is measured as users run it (but for an `agent` that is named), measures,
+/// and prints each figure when it is known.
 pub(crate) fn run(
     workspace: &Workspace,
     what: What,
@@ -73,24 +90,57 @@ pub(crate) fn run(
     json: bool,
 ) -> Result<()> {
     let agent = match agent {
-        Some(agent) => agent,
-        None => make_agent(workspace)?,
+        None if what.has_agent() => Some(make_agent(workspace)?),
+        agent => agent,
     };
-    if std::env::var_os("HEARTH_BIN").is_none_or(|named| named != *agent) {
-        // What runs the oracle programs finds the agent by this, and it must be the same one.
-        let error = Command::new(std::env::current_exe()?)
-            .args(std::env::args_os().skip(1))
-            .env("HEARTH_BIN", &agent)
-            .exec();
-        return Err(error).context("cannot start xtask again");
+    let named = std::env::var_os("HEARTH_BIN");
+    let is_known = agent.is_none() || named.as_deref() == agent.as_deref().map(Path::as_os_str);
+    if cfg!(debug_assertions) || !is_known {
+        let mut again = Command::new(optimised(workspace)?);
+        again.args(std::env::args_os().skip(1));
+        if let Some(agent) = &agent {
+            // What runs the oracle programs finds the agent by this, and it must be the same one.
+            again.env("HEARTH_BIN", agent);
+        }
+        return Err(again.exec()).context("cannot start xtask again");
     }
     let mut printer = Printer::new(json);
+    if let What::Cgroup { only } = what {
+        return cgroup::measure(workspace, only, &mut printer);
+    }
+    let agent = agent.context("there is no agent")?;
     match what {
+        What::Cgroup { .. } => Ok(()),
+        What::Sandbox { only } => sandbox::measure(only, &mut printer),
         What::ColdStart { only } => cold_start::measure(&agent, only, &mut printer),
         What::CgroupLock { only } => cgroup_lock::measure(workspace, &agent, only, &mut printer),
         What::OomRecorder => oom_recorder::measure(&agent, &mut printer),
         What::Oom { count, only } => oom::measure(workspace, &agent, count, only, &mut printer),
     }
+}
+
+impl What {
+    /// Whether the agent takes part, or what is built beside it.
+    fn has_agent(self) -> bool {
+        !matches!(self, Self::Cgroup { .. })
+    }
+}
+
+/// This program as users would build it: part of what is measured is in it.
+fn optimised(workspace: &Workspace) -> Result<PathBuf> {
+    if !cfg!(debug_assertions) {
+        return std::env::current_exe().context("where this program is");
+    }
+    setup::setup(workspace, Purpose::Test, false)?;
+    let target = workspace.root().join("target");
+    let mut cargo = program::cargo();
+    cargo
+        .current_dir(workspace.root())
+        .args(["build", "--quiet", "--release", "--package", "xtask"])
+        .arg("--target-dir")
+        .arg(&target);
+    program::run(&mut cargo)?;
+    Ok(target.join("release/xtask"))
 }
 
 fn make_agent(workspace: &Workspace) -> Result<PathBuf> {

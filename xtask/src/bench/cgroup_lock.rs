@@ -97,7 +97,14 @@ pub(crate) fn measure(
         let klockstat = Klockstat::fetch(workspace)?;
         let files = vec![(klockstat, Klockstat::IN_VM.into())];
         let arguments = ["cgroup-lock", "--only", "here"];
-        guest::measure(workspace, agent, Kernel::V6_1, &arguments, files, printer)?;
+        guest::measure(
+            workspace,
+            Some(agent),
+            Kernel::V6_1,
+            &arguments,
+            files,
+            printer,
+        )?;
     }
     Ok(())
 }

@@ -31,10 +31,11 @@ pub(crate) fn is_inside() -> bool {
 }
 
 /// Runs `cargo xtask bench` with these arguments in a VM, and prints what it measures as what it
-/// is: of that kernel, and from an emulator. `files` are taken along beside agent and programs.
+/// is: of that kernel, and from an emulator. `files` are taken along beside the programs, and the
+/// agent where it takes part.
 pub(crate) fn measure(
     workspace: &Workspace,
-    agent: &Path,
+    agent: Option<&Path>,
     kernel: Kernel,
     arguments: &[&str],
     files: Vec<(PathBuf, PathBuf)>,
@@ -44,12 +45,15 @@ pub(crate) fn measure(
     let made = workspace.vm().join("programs");
     programs::prebuild(&made).context("build the programs of the VM")?;
     let mut taken = vec![
-        (agent.to_owned(), vm::AGENT.into()),
         (std::env::current_exe()?, XTASK.into()),
         (made, GUEST_PROGRAMS.into()),
     ];
     taken.extend(files);
-    let command = [XTASK, "bench", "--json", "--agent", vm::AGENT];
+    let mut command = vec![XTASK, "bench", "--json"];
+    if let Some(agent) = agent {
+        taken.push((agent.to_owned(), vm::AGENT.into()));
+        command.extend(["--agent", vm::AGENT]);
+    }
     let command = command.iter().chain(arguments);
     let job = Job {
         kernel,

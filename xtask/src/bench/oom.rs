@@ -82,7 +82,7 @@ pub(crate) fn measure(
         let arguments = ["oom", "--only", "here", "--count", &count];
         guest::measure(
             workspace,
-            agent,
+            Some(agent),
             Kernel::V6_1,
             &arguments,
             Vec::new(),

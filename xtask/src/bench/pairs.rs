@@ -35,20 +35,34 @@ pub(crate) fn measure(
     mut peer: impl FnMut() -> Result<f64>,
     mut ours: impl FnMut() -> Result<[f64; 2]>,
 ) -> Result<Pairs> {
-    let mut pairs = Pairs::default();
+    let peer = || peer().map(|value| [value]);
+    let [pairs] = measure_several(precision, peer, || ours().map(|both| both.map(|one| [one])))?;
+    Ok(pairs)
+}
+
+/// The same where one measurement gives several values: the first one's ratio decides.
+pub(crate) fn measure_several<const N: usize>(
+    precision: Precision,
+    mut peer: impl FnMut() -> Result<[f64; N]>,
+    mut ours: impl FnMut() -> Result<[[f64; N]; 2]>,
+) -> Result<[Pairs; N]> {
+    let mut pairs = std::array::from_fn(|_| Pairs::default());
     let (least, most) = precision.rounds;
     for round in 0..most {
-        if round >= least && pairs.half_width() <= precision.half_width {
+        let is_known = |pairs: &Pairs| pairs.half_width() <= precision.half_width;
+        if round >= least && pairs.first().is_none_or(is_known) {
             break;
         }
         let before = peer()?;
         let both = ours()?;
         let after = peer()?;
-        pairs.ours.extend(both);
-        pairs.peers.extend([before, after]);
+        for (value, pairs) in pairs.iter_mut().enumerate() {
+            pairs.ours.extend(both.map(|all| all[value]));
+            pairs.peers.extend([before[value], after[value]]);
+        }
     }
     ensure!(
-        !pairs.ours.is_empty(),
+        pairs.iter().all(|pairs| !pairs.ours.is_empty()),
         "a comparison takes at least one round"
     );
     Ok(pairs)
@@ -89,7 +103,7 @@ impl Pairs {
     clippy::cast_precision_loss,
     reason = "counts of measurements are small"
 )]
-fn mean(values: &[f64]) -> f64 {
+pub(crate) fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len() as f64
 }
 
