@@ -287,6 +287,7 @@ pub fn sweep(what: &str) -> Result<()> {
         drop(Node {
             directory: PathBuf::from("/run").join(&name),
             name,
+            init: None,
             spawner: None,
         });
     }
