@@ -1,7 +1,6 @@
 //! Debian's kernels for the VM tiers, fetched and unpacked without touching the system.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
 use std::fmt;
 use std::fs;
 use std::path::PathBuf;
@@ -80,14 +79,28 @@ impl Kernel {
                 let path = entry.path();
                 if entry.file_type()?.is_dir() {
                     folders.push(path);
-                } else if path.extension().is_some_and(|end| end == "ko") {
-                    found.insert(path.file_stem().unwrap_or_default().to_owned(), path);
+                    continue;
                 }
+                let file = entry.file_name();
+                let file = file.to_string_lossy();
+                let (name, rest) = file.split_once('.').unwrap_or((&file, ""));
+                if !names.contains(&name) || !matches!(rest, "ko" | "ko.xz") {
+                    continue;
+                }
+                let plain = path.with_file_name(format!("{name}.ko"));
+                if !plain.exists() {
+                    program::run(
+                        program::clean("xz")
+                            .args(["--decompress", "--keep"])
+                            .arg(&path),
+                    )?;
+                }
+                found.insert(name.to_owned(), plain);
             }
         }
         Ok(names
             .iter()
-            .filter_map(|name| found.remove(OsStr::new(name)))
+            .filter_map(|&name| found.remove(name))
             .collect())
     }
 

@@ -30,14 +30,15 @@ const BASE_ENVIRONMENT: [(&str, &str); 4] = [
     ("HEARTH_BIN", AGENT),
 ];
 
-/// What carries frames out of the VM, each before what needs it.
-const CHANNEL_MODULES: [&str; 6] = [
+/// What carries frames out of the VM, each before what needs it, and what sandboxes mount.
+const MODULES_LOADED: [&str; 7] = [
     "virtio",
     "virtio_ring",
     "virtio_pci_legacy_dev",
     "virtio_pci_modern_dev",
     "virtio_pci",
     "virtio_console",
+    "overlay",
 ];
 
 /// The emulator.
@@ -162,7 +163,7 @@ fn pack(workspace: &Workspace, init: &Path, job: &Job) -> Result<Initramfs> {
     initramfs.add_folder(Path::new(MODULES))?;
     for (nr, module) in job
         .kernel
-        .modules(workspace, &CHANNEL_MODULES)?
+        .modules(workspace, &MODULES_LOADED)?
         .iter()
         .enumerate()
     {
