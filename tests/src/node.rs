@@ -184,16 +184,26 @@ impl Node {
     }
 }
 
+impl Node {
+    fn end_all(&self) -> Result<()> {
+        let mut spawner = self.spawner()?;
+        for listed in spawner.list()? {
+            spawner.end(listed.sandbox)?;
+        }
+        Ok(())
+    }
+}
+
 impl Drop for Node {
     fn drop(&mut self) {
         // Whatever the test left: a spawner that finds nothing claimed takes all of it away.
         if self.spawner.is_none() {
-            let _ = self.start_spawner(0);
-        }
-        if let Ok(mut spawner) = self.spawner() {
-            for listed in spawner.list().unwrap_or_default() {
-                let _ = spawner.end(listed.sandbox);
+            if let Err(error) = self.start_spawner(0) {
+                eprintln!("{}: {error:#}", self.name);
             }
+        }
+        if let Err(error) = self.end_all() {
+            eprintln!("{}: sandboxes are left: {error:#}", self.name);
         }
         if let Some(mut spawner) = self.spawner.take() {
             let pid = i32::try_from(spawner.id()).ok().and_then(Pid::from_raw);
