@@ -119,6 +119,7 @@ fn run(options: &Options) -> Result<()> {
         sandboxes: BTreeMap::new(),
         by_id: BTreeMap::new(),
         parked: VecDeque::new(),
+        ended: VecDeque::new(),
         wanted: VecDeque::new(),
         trouble: Trouble::default(),
         stop: None,

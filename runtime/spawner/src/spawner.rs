@@ -10,7 +10,7 @@ use hearth_runtime::cgroup::{Pool, Subtree};
 use hearth_runtime::id::SandboxId;
 use hearth_runtime::journal::Journal;
 use hearth_runtime::sandbox::Places;
-use hearth_runtime::sandbox::ask::{Answer, Ask, Slots};
+use hearth_runtime::sandbox::ask::{Answer, Ask, Ended, Slots};
 use hearth_runtime::sandbox::message::Exit;
 
 use crate::claim::Wanted;
@@ -52,6 +52,8 @@ pub(crate) struct Spawner {
     pub(crate) by_id: BTreeMap<SandboxId, u32>,
     /// The one that has waited longest comes first.
     pub(crate) parked: VecDeque<u32>,
+    /// The last that ended by themselves, and that nobody has asked about yet.
+    pub(crate) ended: VecDeque<Ended>,
     /// Claims that wait until there is a sandbox.
     pub(crate) wanted: VecDeque<Wanted>,
     pub(crate) trouble: Trouble,

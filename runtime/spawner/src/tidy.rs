@@ -21,6 +21,8 @@ const LAST: Duration = Duration::from_secs(1);
 const STUBBORN: Duration = Duration::from_millis(100);
 /// How long a kill that has not worked at first may hold up all others.
 const KILL: Duration = Duration::from_millis(2);
+/// How many that ended by themselves are remembered for their owners.
+const REMEMBERED: usize = 1024;
 /// Who may wait for the end of one sandbox.
 const MOST_ASKERS: usize = 64;
 
@@ -28,6 +30,13 @@ impl Spawner {
     pub(crate) fn end_asked(&mut self, asker: Asker, id: SandboxId, clients: &mut Clients) {
         let number = self.by_id.get(&id).copied();
         let sandbox = number.and_then(|number| self.sandboxes.get_mut(&number));
+        // It may have ended by itself a moment before: how is what its owner wants to know.
+        if sandbox.is_none()
+            && let Some(index) = self.ended.iter().position(|ended| ended.sandbox == id)
+            && let Some(ended) = self.ended.remove(index)
+        {
+            return clients.answer(asker, Answer::Ended(ended), &self.poll);
+        }
         let Some(sandbox) = sandbox.filter(|one| one.function.is_some()) else {
             let why = format!("sandbox {id} is not there: it has ended, or was never claimed");
             return self.refuse(asker, &why, false, clients);
@@ -205,6 +214,10 @@ impl Spawner {
         if let State::Ending(ending) = sandbox.state {
             if ending.by_itself {
                 clients.tell(&Answer::Ended(ended.clone()), &self.poll);
+                if ending.askers.is_empty() {
+                    self.ended.truncate(REMEMBERED - 1);
+                    self.ended.push_front(ended.clone());
+                }
             }
             for asker in ending.askers {
                 clients.answer(asker, Answer::Ended(ended.clone()), &self.poll);

@@ -24,7 +24,8 @@ pub enum Ask {
         /// Within these limits.
         resources: Resources,
     },
-    /// End this one, and take away all of it. Answered by [`Answer::Ended`] when it is gone.
+    /// End this one, and take away all of it. Answered by [`Answer::Ended`] when it is gone; also of
+    /// one that has ended by itself, once.
     End {
         /// Which.
         sandbox: SandboxId,

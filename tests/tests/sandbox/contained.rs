@@ -145,3 +145,24 @@ fn a_full_writable_layer_is_the_functions_own_trouble() -> Result<()> {
     })?;
     node.settled(&before)
 }
+
+#[test]
+fn how_a_sandbox_ended_by_itself_is_told_to_who_asks_later() -> Result<()> {
+    let node = Node::start("later", 1)?;
+    node.parked(1)?;
+    let before = node.remains()?;
+    let mut instance = Instance::ready(&node, &Language::Rust.start()?)?;
+    instance.failure(&json!({"do": "exit"}), PATIENCE)?;
+    // Until nothing of it is there.
+    node.settled(&before)?;
+    let id = instance.claimed.sandbox;
+    let ended = instance.end()?;
+    assert_eq!(ended.sandbox, id);
+    assert!(ended.cpu.is_some(), "{ended:?}");
+    let again = node.spawner()?.end(id).err().map(|error| error.to_string());
+    assert!(
+        again.is_some_and(|told| told.contains("is not there")),
+        "told once"
+    );
+    Ok(())
+}
