@@ -4,14 +4,15 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use hearth_runtime::channel::MAX_BODY;
-use hearth_runtime::id::RequestId;
+use hearth_runtime::id::{FunctionName, RequestId};
 use hearth_runtime::sandbox::backend::Outcome;
 use hearth_runtime::sandbox::message::Ask;
+use http_body_util::{BodyExt as _, Limited};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::Api;
@@ -39,6 +40,10 @@ pub const ORIGIN: &str = "hearth-sandbox-origin";
 const SEEN: Duration = Duration::from_secs(2);
 /// KiB of payloads in memory at once, of all requests.
 const ALL_KIB: usize = 64 << 10;
+
+/// Bytes that are taken of a payload that nobody wants, and how long.
+const MAX_DISCARDED: usize = 64 << 20;
+const DISCARDING: Duration = Duration::from_secs(5);
 
 /// Memory for payloads.
 #[derive(Clone, Debug)]
@@ -102,8 +107,36 @@ pub async fn invoke(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Refusal> {
+    let mut body = body;
     let name = named(&name)?;
-    let id = match text(&headers, REQUEST_ID)? {
+    let (mut request, _room) = match expected(&api, &name, &headers) {
+        Ok(request) => request,
+        Err(problem) => {
+            // Who waits for leave to send it is told before that.
+            if !headers.contains_key(header::EXPECT) {
+                discard(&mut body).await;
+            }
+            return Err(problem.into());
+        }
+    };
+    let Ok(payload) = Limited::new(&mut body, MAX_BODY).collect().await else {
+        // Too large, or broken off in the middle: then it is nobody's any more.
+        discard(&mut body).await;
+        return Err(too_large().into());
+    };
+    request.payload = payload.to_bytes().into();
+    let invoked = api.manager.invoke(&name, request).await?;
+    Ok(told(&invoked))
+}
+
+/// What the headers of a request ask for, and room for its payload: who asks for what cannot be is
+/// told before the payload is read.
+fn expected(
+    api: &Api,
+    name: &FunctionName,
+    headers: &HeaderMap,
+) -> Result<(Request, OwnedSemaphorePermit), Problem> {
+    let id = match text(headers, REQUEST_ID)? {
         Some(text) => text.parse().map_err(|error: hearth_runtime::id::IdError| {
             Problem::field(REQUEST_ID, text, error.to_string(), "")
         })?,
@@ -112,30 +145,21 @@ pub async fn invoke(
             Problem::new(Kind::Busy, detail, "try again")
         })?,
     };
-    let timeout = match text(&headers, TIMEOUT)? {
+    let timeout = match text(headers, TIMEOUT)? {
         Some(text) => Some(
             text.parse::<Period>()
                 .map_err(|error| Problem::field(TIMEOUT, text, error, "write a time such as 5s"))?,
         ),
         None => None,
     };
-    let trace = text(&headers, "traceparent")?.and_then(trace);
-    // Whoever asks for a function that is not there is told before the payload is read.
-    api.manager.show(&name)?;
+    let trace = text(headers, "traceparent")?.and_then(trace);
+    api.manager.show(name)?;
     let length = headers.get(header::CONTENT_LENGTH);
     let length = length.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
     let length = length.unwrap_or(MAX_BODY);
-    let too_large = || {
-        let remedy =
-            "send at most 6291456 bytes, or put what is large where the function can read it";
-        Problem::new(Kind::TooLarge, "a payload has at most 6 MiB", remedy)
-    };
     if length > MAX_BODY {
-        return Err(too_large().about("content-length", length).into());
+        return Err(too_large().about("content-length", length));
     }
-    let _room = api.payloads.room(length)?;
-    // What breaks off in the middle is nobody's any more.
-    let payload = to_bytes(body, MAX_BODY).await.map_err(|_| too_large())?;
     let request = Request {
         id,
         ask: Ask {
@@ -143,10 +167,30 @@ pub async fn invoke(
             ..Ask::default()
         },
         timeout: timeout.map(|timeout| timeout.0),
-        payload: payload.into(),
+        payload: Vec::new(),
     };
-    let invoked = api.manager.invoke(&name, request).await?;
-    Ok(told(&invoked))
+    Ok((request, api.payloads.room(length)?))
+}
+
+fn too_large() -> Problem {
+    let remedy = "send at most 6291456 bytes, or put what is large where the function can read it";
+    Problem::new(Kind::TooLarge, "a payload has at most 6 MiB", remedy)
+}
+
+/// Takes the rest of a payload and drops it, within bounds: most clients look for the answer only
+/// when they have sent it all, and lose the answer where the connection closes on them before.
+async fn discard(body: &mut Body) {
+    let all = async {
+        let mut left = MAX_DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    // Either way it is answered then.
+    let _ = tokio::time::timeout(DISCARDING, all).await;
 }
 
 /// What became of a request, for who lost the answer: kept for 10 minutes.

@@ -329,6 +329,15 @@ async fn a_payload_that_is_too_large_is_refused_and_the_largest_is_not() {
         .invoke("shop", &format!("{largest}x"))
         .await
         .is_problem(Kind::TooLarge);
+    // Who sends it all before it looks for an answer finds one.
+    scene
+        .invoke("shop", &"x".repeat(8 * MAX_BODY))
+        .await
+        .is_problem(Kind::TooLarge);
+    scene
+        .invoke("nosuch", &largest)
+        .await
+        .is_problem(Kind::UnknownFunction);
     // Without a length that announces it, too.
     let chunks =
         futures_util::stream::iter((0..7).map(|_| Ok::<_, std::io::Error>(vec![b'x'; 1 << 20])));

@@ -1,11 +1,11 @@
 //! `hearth fn invoke`.
 
 use std::io::{self, IsTerminal as _, Read as _, Write as _};
-use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Args;
+use hearth_runtime::channel::MAX_BODY;
 use hearth_runtime::id::{FunctionName, RequestId};
 use http::{HeaderMap, Method};
 use serde::Serialize;
@@ -159,25 +159,31 @@ async fn start(client: &Client, told: &Told, terminal: &Terminal) -> anyhow::Res
 
 /// The payload that is meant.
 pub(super) fn payload(text: Option<&str>) -> anyhow::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    match text {
-        Some("-") => {
-            io::stdin().lock().read_to_end(&mut bytes)?;
-        }
+    let mut bytes = match text {
+        Some("-") => all_of(io::stdin().lock())?,
         Some(text) => match text.strip_prefix('@') {
-            Some(file) => {
-                bytes = std::fs::read(Path::new(file))
-                    .with_context(|| format!("cannot read the payload {file}"))?;
-            }
-            None => bytes = text.as_bytes().to_vec(),
+            Some(file) => std::fs::File::open(file)
+                .map_err(anyhow::Error::from)
+                .and_then(all_of)
+                .with_context(|| format!("cannot read the payload {file}"))?,
+            None => text.as_bytes().to_vec(),
         },
-        None if io::stdin().is_terminal() => {}
-        None => {
-            io::stdin().lock().read_to_end(&mut bytes)?;
-        }
-    }
+        None if io::stdin().is_terminal() => Vec::new(),
+        None => all_of(io::stdin().lock())?,
+    };
     if bytes.is_empty() {
         bytes = b"{}".to_vec();
     }
+    Ok(bytes)
+}
+
+/// All that there is, unless it is more than the API takes.
+fn all_of(source: impl io::Read) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(MAX_BODY as u64 + 1).read_to_end(&mut bytes)?;
+    anyhow::ensure!(
+        bytes.len() <= MAX_BODY,
+        "a payload has at most {MAX_BODY} bytes; put what is large where the function can read it"
+    );
     Ok(bytes)
 }

@@ -191,6 +191,12 @@ fn a_payload_is_text_or_a_file() {
     let at = format!("@{}", file.display());
     assert_eq!(payload(Some(&at)).expect("it"), b"{\"a\":1}");
     assert_eq!(payload(Some("[1]")).expect("it"), b"[1]");
+    // It does not read on for ever.
+    let error = payload(Some("@/dev/zero")).expect_err("no end");
+    assert!(
+        format!("{error:#}").contains("at most 6291456 bytes"),
+        "{error:#}"
+    );
     let error = payload(Some("@/nowhere")).expect_err("nothing there");
     assert!(format!("{error:#}").contains("/nowhere"), "{error:#}");
 }
