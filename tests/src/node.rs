@@ -197,10 +197,10 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         // Whatever the test left: a spawner that finds nothing claimed takes all of it away.
-        if self.spawner.is_none() {
-            if let Err(error) = self.start_spawner(0) {
-                eprintln!("{}: {error:#}", self.name);
-            }
+        if self.spawner.is_none()
+            && let Err(error) = self.start_spawner(0)
+        {
+            eprintln!("{}: {error:#}", self.name);
         }
         if let Err(error) = self.end_all() {
             eprintln!("{}: sandboxes are left: {error:#}", self.name);
