@@ -86,7 +86,7 @@ enum Command {
     /// Boot a kernel in an emulated VM and run a command there.
     ///
     /// The agent is there as `hearth`, busybox as the shell. What the command leaves in /out
-    /// arrives in target/vm/out, the kernel's messages in target/vm/console-KERNEL.log. The
+    /// arrives in target/vm/out-KERNEL, the kernel's messages in target/vm/console-KERNEL.log. The
     /// exit status is the command's.
     Vm {
         /// Which of Debian's kernels.

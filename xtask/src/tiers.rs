@@ -1,13 +1,16 @@
 //! `cargo xtask test`: every tier, counted, and what could not run said aloud.
 
+mod emulated;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::thread;
+use std::time::Instant;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 use clap::ValueEnum;
 use serde::Deserialize;
 
@@ -17,7 +20,9 @@ use crate::libtest::Counts;
 use crate::report::{End, Line};
 use crate::setup::{self, Purpose};
 use crate::workspace::Workspace;
-use crate::{layers, lint, program, sandboxes, vm};
+use crate::{layers, lint, program};
+
+use emulated::Guest;
 
 /// A group of tests that need the same from a machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -43,27 +48,8 @@ pub(crate) enum Tier {
 /// Test programs of `hearth-tests` for the telemetry tier; all others are the kernel tier's.
 const TELEMETRY: &[&str] = &["dashboards", "telemetry"];
 
-/// Test programs of `hearth-tests` that run in the VM tiers (and in the kernel tier).
-const LADDER: &[&str] = &[
-    "calibration",
-    "cgroup_lock",
-    "cgroup_runtime",
-    "functions",
-    "kernel_ladder",
-    "near_limit",
-    "oom",
-    "retransmit",
-    "sandbox",
-];
-
-/// Of these, those that deploy functions.
-const WITH_FUNCTIONS: &[&str] = &["functions", "sandbox"];
-
 /// Test programs of the agent that take root: the kernel tier's too.
 const AS_ROOT: &[&str] = &["cri", "exits", "oom_recorder"];
-
-/// Of these, those that run in the VM tiers too.
-const AS_ROOT_LADDER: &[&str] = &["oom_recorder"];
 
 /// The tests of the fuzz tier, in the agent's test program `cold_start`.
 const FUZZ: &str = "any_marks";
@@ -72,9 +58,6 @@ const FUZZ_OF_RUNTIME: &str = "any_bytes";
 
 /// How many tests of a tier are run a second time: more failures than this have one cause.
 const SECOND_RUNS: usize = 3;
-
-/// How long the emulated tests of one kernel may take: twice what they do on two cores.
-const VM_DEADLINE: Duration = Duration::from_mins(20);
 
 /// Sets up, builds and runs these tiers; whether all of them ran and passed.
 pub(crate) fn run(workspace: &Workspace, tiers: &[Tier], allowed: &[Tier]) -> Result<bool> {
@@ -93,20 +76,35 @@ pub(crate) fn run(workspace: &Workspace, tiers: &[Tier], allowed: &[Tier]) -> Re
     if tiers.iter().any(|tier| tier.deploys_functions()) {
         layers::build(workspace)?;
     }
+    let (emulated, here): (Vec<Tier>, Vec<Tier>) =
+        tiers.iter().partition(|tier| tier.kernel().is_some());
     let mut lines = Vec::new();
-    for &tier in tiers {
-        eprintln!("\n== {} ==", tier.name());
-        let begin = Instant::now();
-        let end = match tier.lacks(workspace) {
-            Some(why) if allowed.contains(&tier) => End::Allowed(why),
-            Some(why) => End::CannotRun(why),
-            None => End::Ran(tier.run_twice_at_most(workspace)),
+    for tier in here {
+        let mut line = tier.line(workspace, allowed, |only| tier.run(workspace, only));
+        tier.run_again(&mut line, |only| tier.run(workspace, only));
+        lines.push(line);
+    }
+    if !emulated.is_empty() {
+        let guest = Guest::build(workspace);
+        let run = |tier: Tier, only: &[&str]| match (&guest, tier.kernel()) {
+            (Ok(guest), Some(kernel)) => Ok(guest.run(workspace, kernel, only)),
+            (Err(error), _) => bail!("there is nothing to put into the VM: {error:#}"),
+            (_, None) => bail!("{} is no VM tier", tier.name()),
         };
-        lines.push(Line {
-            name: tier.name(),
-            end,
-            took: begin.elapsed(),
+        // Each uses little more than one processor.
+        let first = thread::scope(|scope| {
+            let start = |tier: Tier| {
+                scope.spawn(move || tier.line(workspace, allowed, |only| run(tier, only)))
+            };
+            let running: Vec<_> = emulated.iter().copied().map(start).collect();
+            let lines = running.into_iter().map(thread::ScopedJoinHandle::join);
+            lines.collect::<Result<Vec<_>, _>>()
         });
+        let mut first = first.map_err(|_| anyhow!("a VM tier panicked"))?;
+        for (tier, line) in emulated.iter().zip(&mut first) {
+            tier.run_again(line, |only| run(*tier, only));
+        }
+        lines.append(&mut first);
     }
     print!("{}", crate::report::table(&lines));
     Ok(lines.iter().all(Line::is_well))
@@ -149,29 +147,52 @@ impl Tier {
         }
     }
 
-    /// Runs it; what fails on a machine that others use too is run once more, by itself.
-    fn run_twice_at_most(self, workspace: &Workspace) -> Counts {
-        let run = |only: &[&str]| {
-            self.run(workspace, only).unwrap_or_else(|error| {
-                eprintln!("{error:#}");
-                let first = format!("{error}");
-                Counts::check(first.lines().next().unwrap_or_default(), false)
-            })
+    /// The kernel of a VM tier.
+    fn kernel(self) -> Option<Kernel> {
+        match self {
+            Self::Vm6_1 => Some(Kernel::V6_1),
+            Self::Vm6_12 => Some(Kernel::V6_12),
+            _ => None,
+        }
+    }
+
+    /// Runs it where it can be run.
+    fn line(
+        self,
+        workspace: &Workspace,
+        allowed: &[Self],
+        run: impl FnOnce(&[&str]) -> Result<Counts>,
+    ) -> Line {
+        eprintln!("\n== {} ==", self.name());
+        let begin = Instant::now();
+        let end = match self.lacks(workspace) {
+            Some(why) if allowed.contains(&self) => End::Allowed(why),
+            Some(why) => End::CannotRun(why),
+            None => End::Ran(told(run(&[]))),
         };
-        let mut counts = run(&[]);
-        let is_shared = matches!(
-            self,
-            Self::Kernel | Self::Telemetry | Self::Vm6_1 | Self::Vm6_12
-        );
+        Line {
+            name: self.name(),
+            end,
+            took: begin.elapsed(),
+        }
+    }
+
+    /// What failed on a machine that others use too is run once more, by itself.
+    fn run_again(self, line: &mut Line, run: impl FnOnce(&[&str]) -> Result<Counts>) {
+        let End::Ran(counts) = &mut line.end else {
+            return;
+        };
+        let is_shared = matches!(self, Self::Kernel | Self::Telemetry) || self.kernel().is_some();
         let failures = counts.failures.len();
         if is_shared && (1..=SECOND_RUNS).contains(&failures) && counts.failed == failures as u64 {
             eprintln!("\n== {}, what failed, by itself ==", self.name());
+            let begin = Instant::now();
             let mut only = vec!["--test-threads=1", "--exact"];
             only.extend(counts.failures.iter().map(String::as_str));
-            let again = run(&only);
+            let again = told(run(&only));
             counts.second_run(&again);
+            line.took += begin.elapsed();
         }
-        counts
     }
 
     /// Runs it, or `only` some of it as arguments of the test programs say.
@@ -196,10 +217,18 @@ impl Tier {
                 Ok(counts)
             }
             Self::Telemetry => test_programs(workspace, |name| TELEMETRY.contains(&name), only),
-            Self::Vm6_1 => in_vm(workspace, Kernel::V6_1, only),
-            Self::Vm6_12 => in_vm(workspace, Kernel::V6_12, only),
+            Self::Vm6_1 | Self::Vm6_12 => bail!("{} runs in a VM", self.name()),
         }
     }
+}
+
+/// A tier that could not even begin is a failure of it.
+fn told(counts: Result<Counts>) -> Counts {
+    counts.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        let first = format!("{error}");
+        Counts::check(first.lines().next().unwrap_or_default(), false)
+    })
 }
 
 /// What loading programs into this kernel needs and this process lacks.
@@ -351,135 +380,4 @@ fn executables(workspace: &Workspace, package: &str) -> Result<BTreeMap<String, 
         }
     }
     Ok(found)
-}
-
-fn in_vm(workspace: &Workspace, kernel: Kernel, only: &[&str]) -> Result<Counts> {
-    const PROGRAMS: &str = "/usr/lib/hearth-programs";
-    const FUNCTIONS: &str = "/functions";
-    let mut ladder = executables(workspace, "hearth-tests")?;
-    ladder.retain(|name, _| LADDER.contains(&name.as_str()));
-    let of_agent = executables(workspace, "hearth")?.into_iter();
-    ladder.extend(of_agent.filter(|(name, _)| AS_ROOT_LADDER.contains(&name.as_str())));
-    let programs = workspace.vm().join("programs");
-    program::run(
-        cargo(workspace)?
-            .args([
-                "run",
-                "--quiet",
-                "--package",
-                "hearth-tests",
-                "--bin",
-                "hearth-programs",
-                "--",
-            ])
-            .arg(&programs),
-    )?;
-    let functions = layers::pack(workspace)?;
-    let mut counts = Counts::default();
-    if only.is_empty() {
-        counts += brings_back(workspace, kernel);
-    }
-    for name in LADDER.iter().chain(AS_ROOT_LADDER) {
-        let executable = ladder.get(*name);
-        let executable = executable.with_context(|| format!("there is no test program {name}"))?;
-        let guest = format!("/usr/bin/{name}");
-        // Emulated processors are slow: tests beside each other would wait for each other.
-        let mut command = vec![guest.clone(), "--test-threads=1".to_owned()];
-        let more = only
-            .iter()
-            .filter(|only| !command.iter().any(|had| had == *only));
-        let more: Vec<_> = more.map(|&only| only.to_owned()).collect();
-        command.extend(more);
-        let mut files = vec![
-            (agent::path(workspace, Profile::Dev), vm::AGENT.into()),
-            (executable.clone(), guest.into()),
-            (programs.clone(), PROGRAMS.into()),
-        ];
-        for name in [sandboxes::SPAWNER, sandboxes::INIT] {
-            let built = agent::path(workspace, Profile::Dev).with_file_name(name);
-            files.push((built, Path::new(vm::AGENT).with_file_name(name)));
-        }
-        if WITH_FUNCTIONS.contains(name) {
-            let packed = format!("{FUNCTIONS}.tar");
-            let unpack = format!("mkdir {FUNCTIONS} && tar -xf {packed} -C {FUNCTIONS}");
-            let run = format!("{unpack} && exec {}", command.join(" "));
-            command = vec![
-                "/bin/busybox".to_owned(),
-                "sh".to_owned(),
-                "-c".to_owned(),
-                run,
-            ];
-            files.push((functions.clone(), packed.into()));
-        }
-        let job = vm::Job {
-            kernel,
-            command,
-            environment: vec![
-                ("HEARTH_PROGRAMS".to_owned(), PROGRAMS.to_owned()),
-                ("HEARTH_FUNCTIONS".to_owned(), FUNCTIONS.to_owned()),
-                ("HEARTH_TARGET".to_owned(), "/tmp".to_owned()),
-            ],
-            files,
-            deadline: VM_DEADLINE,
-        };
-        counts += counted_in_vm(workspace, &job);
-    }
-    Ok(counts)
-}
-
-/// Whether output, files and exit status come back from the VM: all that its tests say comes so.
-fn brings_back(workspace: &Workspace, kernel: Kernel) -> Counts {
-    let script = "echo told; echo complained >&2; echo kept > /out/kept; exit 7";
-    let job = vm::Job {
-        kernel,
-        command: ["/bin/busybox", "sh", "-c", script]
-            .map(str::to_owned)
-            .into(),
-        environment: Vec::new(),
-        files: Vec::new(),
-        deadline: VM_DEADLINE,
-    };
-    let mut said = (Vec::new(), Vec::new());
-    let ended = vm::run(workspace, &job, &mut |bytes, stream| {
-        match stream {
-            vm::Stream::Out => said.0.extend_from_slice(bytes),
-            vm::Stream::Err => said.1.extend_from_slice(bytes),
-        }
-        Ok(())
-    });
-    let kept = fs::read_to_string(workspace.vm().join("out/kept")).unwrap_or_default();
-    let is_whole = matches!(ended, Ok(7))
-        && said == (b"told\n".to_vec(), b"complained\n".to_vec())
-        && kept == "kept\n";
-    if !is_whole {
-        eprintln!("the VM ended with {ended:?}, said {said:?} and left {kept:?}");
-    }
-    let name = "the VM brings back output, files and exit status";
-    Counts::check(name, is_whole)
-}
-
-fn counted_in_vm(workspace: &Workspace, job: &vm::Job) -> Counts {
-    let mut said = Vec::new();
-    let ended = vm::run(workspace, job, &mut |bytes, stream| {
-        if stream == vm::Stream::Out {
-            said.extend_from_slice(bytes);
-        }
-        vm::to_terminal(bytes, stream)
-    });
-    let mut counts = Counts::default();
-    String::from_utf8_lossy(&said)
-        .lines()
-        .for_each(|line| counts.read(line));
-    let why = match ended {
-        Ok(0) => return counts,
-        Ok(code) => format!("{} ended with {code}", job.command.join(" ")),
-        Err(error) => {
-            eprintln!("{error:#}");
-            format!("the VM with kernel {} failed", job.kernel)
-        }
-    };
-    if counts.failed == 0 {
-        counts += Counts::check(&why, false);
-    }
-    counts
 }

@@ -80,7 +80,7 @@ pub(crate) fn parse_file(text: &str) -> Result<(PathBuf, PathBuf), String> {
 
 /// Runs the job; what the command writes goes to `said`, as it comes.
 ///
-/// Returns the command's exit status. Files that it left in `/out` are in `target/vm/out`.
+/// Returns the command's exit status. Files that it left in `/out` are in [`out`].
 pub(crate) fn run(
     workspace: &Workspace,
     job: &Job,
@@ -95,7 +95,7 @@ pub(crate) fn run(
     pack(workspace, &init, job)?.write(&archive)?;
 
     let console = workspace.vm().join(format!("console-{}.log", job.kernel));
-    let out = workspace.vm().join("out");
+    let out = out(workspace, job.kernel);
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let until = Instant::now() + job.deadline;
@@ -138,6 +138,11 @@ enum End {
 pub(crate) enum Stream {
     Out,
     Err,
+}
+
+/// Where the files arrive that a command leaves in `/out`.
+pub(crate) fn out(workspace: &Workspace, kernel: Kernel) -> PathBuf {
+    workspace.vm().join(format!("out-{kernel}"))
 }
 
 /// Copies what the command writes to this process's own outputs.
