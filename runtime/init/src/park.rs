@@ -3,6 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::io::Errno;
+
 /// The sandbox can be claimed.
 const PARKED: &[u8] = b"p";
 /// It cannot be made; why follows.
@@ -23,14 +25,18 @@ impl Spawner {
     /// Says that the sandbox can be claimed, and waits until it is; whether it is. Where the spawner
     /// is gone, nobody can claim it any more.
     pub(crate) fn wait_for_claim(self) -> io::Result<bool> {
-        rustix::io::write(&self.0, PARKED)?;
+        match rustix::io::write(&self.0, PARKED) {
+            Err(Errno::PIPE) => return Ok(false),
+            written => written?,
+        };
         let mut said = [0; 8];
         loop {
             match rustix::io::read(self.0.as_fd(), &mut said) {
                 Ok(length) if said.get(..length) == Some(CLAIMED) => return Ok(true),
-                Ok(0) => return Ok(false),
+                // Reset, where it had not read that we are parked.
+                Ok(0) | Err(Errno::CONNRESET) => return Ok(false),
                 Ok(_) => return Err(io::ErrorKind::InvalidData.into()),
-                Err(rustix::io::Errno::INTR) => {}
+                Err(Errno::INTR) => {}
                 Err(error) => return Err(error.into()),
             }
         }

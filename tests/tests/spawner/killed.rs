@@ -1,131 +1,198 @@
-//! The spawner is killed before each of its calls that change anything, from its start to the end
-//! of a claimed sandbox; the next one finds all of what is left.
+//! The spawner is killed right before and right after each of its writes to the journal, and right
+//! before its other calls that change anything, from its start to the end of a claimed sandbox,
+//! while a function is at work. The next one finds all of what is left, and the function's answer
+//! arrives.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result, ensure};
-use hearth_runtime::id::SandboxId;
+use hearth_runtime::id::{RequestId, SandboxId};
 use hearth_runtime::journal;
-use hearth_runtime::sandbox::Resources;
+use hearth_runtime::sandbox::backend::{Backend as _, Cancel, Outcome};
 use hearth_runtime::sandbox::spawner::Spawner;
-use hearth_tests::node::Remains;
+use hearth_tests::guest;
+use hearth_tests::machine;
+use hearth_tests::node::{Language, Node, PATIENCE, Remains};
+use hearth_tests::whole::Whole;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scene::{MIB, Scene, until};
-use crate::tracer::Traced;
+use crate::scene::{Scene, until};
+use crate::tracer::{Calls, Came, Point, Traced};
+
+/// Spawners that are killed beside each other: they wait more than they work.
+const AT_ONCE: usize = 3;
+
+#[test]
+fn killed_at_any_step_it_leaves_nothing_that_the_next_one_does_not_find() -> Result<()> {
+    let _hold = machine::shared()?;
+    let node = format!("hearth-test-killed-{}-", std::process::id());
+    let before = Whole::now(&node)?;
+    let entries = walk(Calls::Journal, 1, 1)?;
+    for kind in ["header", "begin", "spawned", "claimed", "end"] {
+        for is_made in [false, true] {
+            ensure!(
+                entries.contains(&(kind.to_owned(), is_made)),
+                "never killed at {kind}, made: {is_made}: {entries:?}"
+            );
+        }
+    }
+    // Some of the others each time, in the end all; `HEARTH_EACH_CALL` has them all at once.
+    let stride = match std::env::var_os("HEARTH_EACH_CALL") {
+        Some(_) => 1,
+        None if Scene::is_emulated() => 29,
+        None => 7,
+    };
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    walk(Calls::All, 1 + now.as_secs() % stride, stride)?;
+    until("the machine is as it was", || {
+        Ok(Whole::now(&node)?.more_than(&before).is_empty())
+    })
+    .with_context(|| format!("{:?}", Whole::now(&node).map(|now| now.more_than(&before))))
+}
+
+/// Kills one after the other, the first at call `from`, until one came to the end of its story.
+/// The kinds of entries that they were killed at.
+fn walk(of: Calls, from: u64, stride: u64) -> Result<BTreeSet<(String, bool)>> {
+    let next = AtomicU64::new(0);
+    let entries = Mutex::new(BTreeSet::new());
+    let worker = || -> Result<()> {
+        loop {
+            let step = next.fetch_add(1, Ordering::Relaxed);
+            // What comes after a call that is not the journal's is before the next.
+            let (nth, is_made) = match of {
+                Calls::Journal => (from + step / 2 * stride, step % 2 == 1),
+                Calls::All => (from + step * stride, false),
+            };
+            let point = Point { of, nth, is_made };
+            let came = killed_at(point).with_context(|| format!("killed at {point:?}"))?;
+            if !came.is_there {
+                eprintln!("unharmed after {} calls", came.calls);
+                ensure!(came.calls >= 10, "it made too few calls to tell anything");
+                return Ok(());
+            }
+            let kinds = came.entry.as_deref().map(kinds).unwrap_or_default();
+            let mut entries = entries.lock().expect("no panic");
+            entries.extend(kinds.into_iter().map(|kind| (kind, is_made)));
+        }
+    };
+    thread::scope(|scope| {
+        let all: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(worker)).collect();
+        let mut ended = all.into_iter().map(|one| one.join().expect("no panic"));
+        ended.try_for_each(|ended| ended)
+    })?;
+    Ok(entries.into_inner().expect("no panic"))
+}
+
+/// Of what is written to the journal at once: a header, or an entry.
+fn kinds(text: &str) -> Vec<String> {
+    if text.contains("\"boot\":") {
+        return vec!["header".to_owned()];
+    }
+    let mut parts = text.split("\"entry\":\"").skip(1);
+    let kinds = parts.by_ref().filter_map(|part| part.split('"').next());
+    kinds.map(str::to_owned).collect()
+}
 
 /// What was told to who asked, before the spawner was killed.
 #[derive(Debug, Default)]
 struct Told {
-    claimed: Vec<SandboxId>,
-    ended: Vec<SandboxId>,
+    /// It is there, and perhaps at work.
+    claimed: Option<(SandboxId, Option<RequestId>)>,
+    ended: Option<SandboxId>,
 }
 
-#[test]
-fn killed_at_any_step_it_leaves_nothing_that_the_next_one_does_not_find() -> Result<()> {
-    // Of an emulated machine's time some steps are enough: each of them is tried elsewhere.
-    let stride = if Scene::is_emulated() { 9 } else { 1 };
-    let mut nth = 1;
-    loop {
-        let made = killed_before(nth).with_context(|| format!("killed before call {nth}"))?;
-        if made < nth {
-            eprintln!("unharmed after {made} calls");
-            ensure!(made > 100, "it was not killed");
-            return Ok(());
-        }
-        nth += stride;
-    }
-}
-
-/// How many calls it made before it was killed.
-fn killed_before(nth: u64) -> Result<u64> {
-    let mut scene = Scene::empty("killed")?;
-    let traced = Traced::start(scene.command(1)?, nth)?;
+fn killed_at(point: Point) -> Result<Came> {
+    let mut node = Node::new("killed", None)?;
+    let traced = Traced::start(node.command(1)?, point)?;
     let mut told = Told::default();
     // Whatever fails does because it was killed; what was answered counts.
-    let story = story(&scene, &traced, &mut told);
-    let made = traced.kill()?;
-    if made < nth {
+    let story = story(&node, &traced, &mut told);
+    let came = traced.kill()?;
+    if !came.is_there {
         story.context("nobody killed it")?;
     }
 
-    scene.start_spawner(1)?;
+    node.start_spawner(1)?;
     // A child that had just begun keeps the socket of the former one open for a moment.
     until("the next one answers", || {
-        Ok(scene
+        Ok(node
             .spawner()
             .is_ok_and(|mut spawner| spawner.slots().is_ok()))
     })?;
-    scene.parked(1).context("park")?;
-    let all = scene.spawner()?.list()?;
-    for one in told.claimed.iter().filter(|one| !told.ended.contains(one)) {
-        let is_it = all
-            .iter()
-            .any(|listed| listed.sandbox == *one && listed.adopted);
-        ensure!(is_it, "{one} was claimed, and is not adopted: {all:?}");
-        scene.order(*one, b'.')?;
+    node.parked(1).context("park")?;
+    let all = node.spawner()?.list()?;
+    if let Some((sandbox, request)) = told.claimed {
+        let mut listed = all.iter();
+        let listed = listed.find(|one| one.sandbox == sandbox && one.adopted);
+        let listed = listed.with_context(|| format!("{sandbox} is not adopted: {all:?}"))?;
+        // One that nothing was started in yet is as good as a new one.
+        let request = request.map_or_else(|| guest::at_work(&node, listed), Ok)?;
+        let (mut sandbox, _) = node.sandboxes().find(listed)?;
+        let outcome = sandbox.outcome(request, PATIENCE, &Cancel::new()?, &mut |_| {})?;
+        assert_eq!(outcome, Outcome::Answered(b"\"slept\"".to_vec()));
     }
-    let ended = |id| all.iter().any(|listed| listed.sandbox == id);
-    ensure!(
-        !told.ended.iter().any(|id| ended(*id)),
-        "an ended one is listed"
-    );
+    let ended = all.iter().any(|one| Some(one.sandbox) == told.ended);
+    ensure!(!ended, "an ended one is listed");
     // One that was claimed by the journal only ends by itself.
     until("those that are listed are there", || {
-        let mut all = scene.spawner()?.list()?.into_iter();
-        Ok(all.all(|one| scene.order(one.sandbox, b'.').is_ok()))
+        let mut all = node.spawner()?.list()?.into_iter();
+        Ok(all.all(|one| node.sandboxes().find(&one).is_ok()))
     })?;
-    for one in scene.spawner()?.list()? {
-        scene.spawner()?.end(one.sandbox)?;
+    for one in node.spawner()?.list()? {
+        node.spawner()?.end(one.sandbox)?;
     }
-    scene.only_parked(1).context("settle")?;
-    let pid = Pid::from_raw(scene.spawner_pid()?.try_into()?).context("a process")?;
+    until("all but the parked one is gone", || {
+        let slots = node.spawner()?.slots()?;
+        let left = node.remains()?;
+        Ok(left.processes.len() == 1 && left.sockets.len() == 1 && slots.waiting == 0)
+    })?;
+    let pid = Pid::from_raw(node.spawner_pid()?.try_into()?).context("a process")?;
     kill_process(pid, Signal::TERM)?;
     ensure!(
-        scene.wait_for_spawner()?.success(),
+        node.wait_for_spawner()?.success(),
         "it could not take all of it away"
     );
-    assert_eq!(scene.remains()?, Remains::default());
+    assert_eq!(node.remains()?, Remains::default());
     ensure!(
-        copies(scene.name())?.is_empty(),
+        copies(node.name())?.is_empty(),
         "a child is left that never ran its program"
     );
-    let journal = journal::read(&fs::read(scene.places().journal().join("journal"))?);
+    let journal = journal::read(&fs::read(node.places().journal().join("journal"))?);
     ensure!(
         journal.lives.is_empty() && journal.damaged == 0,
         "{journal:?}"
     );
-    Ok(made)
+    Ok(came)
 }
 
-/// Start, park, claim, park, end, claim.
-fn story(scene: &Scene, traced: &Traced, told: &mut Told) -> Result<()> {
-    let limits = Resources {
-        memory_bytes: Some(64 * MIB),
-        ..Resources::default()
-    };
+/// Start, park, claim, have a function work, park, claim another, end that, clean its slot.
+fn story(node: &Node, traced: &Traced, told: &mut Told) -> Result<()> {
     let patience = Duration::from_secs(20);
     let mut spawner = loop {
-        match Spawner::connect(&scene.places(), patience) {
+        match Spawner::connect(&node.places(), patience) {
             Ok(spawner) => break spawner,
             Err(error) if traced.is_dead() => return Err(error.into()),
             Err(_) => thread::sleep(Duration::from_millis(1)),
         }
     };
-    let first = spawner.claim("resize".parse()?, limits)?;
-    told.claimed.push(first.sandbox);
+    let function = Language::Rust.start()?.function;
+    let first = spawner.claim(function.clone(), guest::resources())?;
+    told.claimed = Some((first.sandbox, None));
+    let listed = guest::listed(&first, &function);
+    let request = guest::at_work(node, &listed)?;
+    told.claimed = Some((first.sandbox, Some(request)));
     while spawner.slots()?.parked < 1 {
         thread::sleep(Duration::from_millis(1));
     }
-    // It may be gone although nobody could say so any more.
-    told.claimed.clear();
-    spawner.end(first.sandbox)?;
-    told.ended.push(first.sandbox);
-    let second = spawner.claim("resize".parse()?, limits)?;
-    told.claimed.push(second.sandbox);
-    // Until the slot of the first one is clean again.
+    let second = spawner.claim(function, guest::resources())?;
+    spawner.end(second.sandbox)?;
+    told.ended = Some(second.sandbox);
+    // Until its slot is clean again.
     while spawner.slots()?.waiting > 0 {
         thread::sleep(Duration::from_millis(1));
     }
