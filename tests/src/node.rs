@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail, ensure};
 use hearth_runtime::sandbox::Places;
 use hearth_runtime::sandbox::process::Processes;
 use hearth_runtime::sandbox::spawner::Spawner;
-use hearth_runtime::sandbox::start::{Program, Root, Start};
+use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root, Start};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{cgroup, child, machine, trace};
@@ -27,6 +27,8 @@ pub struct Node {
     name: String,
     directory: PathBuf,
     init: Option<PathBuf>,
+    /// Of the next spawners, beside those that every one has.
+    pub options: Vec<String>,
     spawner: Option<Child>,
 }
 
@@ -50,6 +52,7 @@ impl Node {
             name,
             directory,
             init,
+            options: Vec::new(),
             spawner: None,
         })
     }
@@ -86,6 +89,7 @@ impl Node {
             .args(["--slots", &slots.to_string()])
             .arg("--directory")
             .arg(&self.directory)
+            .args(&self.options)
             .stdin(Stdio::null())
             .stdout(Stdio::null());
         if let Some(init) = &self.init {
@@ -298,6 +302,7 @@ pub fn sweep(what: &str) -> Result<()> {
             directory: PathBuf::from("/run").join(&name),
             name,
             init: None,
+            options: Vec::new(),
             spawner: None,
         });
     }
@@ -405,7 +410,8 @@ impl Language {
             syscalls: Vec::new(),
             open_files: 256,
             memory_bytes: None,
-            huge_pages: hearth_runtime::sandbox::start::HugePages::Node,
+            huge_pages: HugePages::Node,
+            network: Network::Loopback,
         })
     }
 }

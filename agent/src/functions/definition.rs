@@ -94,6 +94,9 @@ pub enum Network {
     /// Its own loopback, with the Runtime API on it, and nothing else.
     #[default]
     Loopback,
+    /// A link to a bridge of the node, too, with an address and a default route, where
+    /// `hearth-spawner` was started with `--veth`.
+    Veth,
 }
 
 impl Default for Definition {

@@ -10,7 +10,7 @@ use hearth_runtime::sandbox::ask::Ended;
 use hearth_runtime::sandbox::backend::{Cancel, Outcome, Prepared, SandboxError, Started, Work};
 use hearth_runtime::sandbox::message::{Ask, NotStarted, fault};
 use hearth_runtime::sandbox::spawner::SpawnerError;
-use hearth_runtime::sandbox::start::{HugePages, Program, Root, Start};
+use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root, Start};
 
 use super::definition;
 use super::function::{About, Function, Idle, has_something};
@@ -405,6 +405,10 @@ fn start(deployed: &Deployed, layers: Vec<PathBuf>) -> Start {
         huge_pages: match definition.huge_pages {
             definition::HugePages::Node => HugePages::Node,
             definition::HugePages::Never => HugePages::Never,
+        },
+        network: match definition.network {
+            definition::Network::Loopback => Network::Loopback,
+            definition::Network::Veth => Network::Veth,
         },
     }
 }

@@ -19,6 +19,7 @@ mod park;
 mod service;
 
 use ground::Jailed;
+use jail::Link;
 use park::Spawner;
 use service::{Doors, Service};
 
@@ -69,22 +70,23 @@ fn given(number: i32) -> Result<OwnedFd> {
 }
 
 fn prepare(arguments: &Arguments) -> Result<(Jailed, TcpListener)> {
-    let prepared = jail::prepare(arguments.uid)
+    let prepared = jail::prepare(arguments.uid, arguments.link)
         .map_err(|fault| anyhow::anyhow!("{}: {}", fault.step, fault.error))?;
     let api = TcpListener::bind(API).context("the Runtime API's address")?;
     let ground = Jailed::new(prepared, arguments.sandbox).context("signals of children")?;
     Ok((ground, api))
 }
 
-/// `--sandbox ID --uid N`, from the spawner and from nobody else.
+/// `--sandbox ID --uid N [--address A/LENGTH --gateway G]`, from the spawner and from nobody else.
 struct Arguments {
     sandbox: SandboxId,
     uid: u32,
+    link: Option<Link>,
 }
 
 impl Arguments {
     fn parse(mut given: impl Iterator<Item = String>) -> Result<Self> {
-        let (mut sandbox, mut uid) = (None, None);
+        let (mut sandbox, mut uid, mut address, mut gateway) = (None, None, None, None);
         while let Some(name) = given.next() {
             let value = given.next().with_context(|| format!("{name}: no value"))?;
             match &*name {
@@ -93,12 +95,23 @@ impl Arguments {
                     let parsed = value.parse();
                     uid = Some(parsed.with_context(|| format!("--uid {value}: no number"))?);
                 }
-                _ => bail!("{name}: only --sandbox ID and --uid N are known"),
+                "--address" => {
+                    let (own, length) = value.split_once('/').context("--address: no length")?;
+                    address = Some((own.parse()?, length.parse()?));
+                }
+                "--gateway" => gateway = Some(value.parse()?),
+                _ => bail!("{name}: it is not known; is hearth-spawner of another version?"),
             }
         }
+        let link = address.zip(gateway);
         Ok(Self {
             sandbox: sandbox.context("--sandbox is missing")?,
             uid: uid.context("--uid is missing")?,
+            link: link.map(|((address, length), gateway)| Link {
+                address,
+                length,
+                gateway,
+            }),
         })
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 use hearth_runtime::channel::{Connection, Frame};
 use hearth_runtime::id::{Epoch, RequestId};
 use hearth_runtime::sandbox::message::{Ask, Exit, FromSandbox, State, ToSandbox, fault};
-use hearth_runtime::sandbox::start::{HugePages, Program, Root, Start};
+use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root, Start};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -193,6 +193,7 @@ impl Claimed {
             open_files: 128,
             memory_bytes: None,
             huge_pages: HugePages::Node,
+            network: Network::Loopback,
         };
         self.say(ToSandbox::Start(Box::new(start)), None, Some(LONG));
         let (told, ..) = self.told();

@@ -20,6 +20,7 @@ mod signals;
 mod spawn;
 mod spawner;
 mod tidy;
+mod veth;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
@@ -38,6 +39,7 @@ use crate::poll::{Poll, Source};
 use crate::signals::Signals;
 use crate::spawn::Program;
 use crate::spawner::{Spawner, Trouble};
+use crate::veth::Veth;
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -87,12 +89,24 @@ fn run(options: &Options) -> Result<()> {
     let slots = usize::from(options.slots);
     let each = subtree.hierarchies() + 1;
     let ahead = OTHERS + (slots + READY) * PARKED;
-    let most = files.saturating_sub(ahead) / each;
+    let mut most = files.saturating_sub(ahead) / each;
     ensure!(
         most > slots + READY,
         "--slots {slots}: takes more than the {files} open files that are allowed: \
          use a smaller number, or raise the limit (systemd: LimitNOFILE=)"
     );
+    let veth = match (&options.veth, options.addresses) {
+        (Some(bridge), Some(range)) => Some(Veth::open(bridge, range)?),
+        _ => None,
+    };
+    if let Some(room) = veth.as_ref().map(Veth::room) {
+        ensure!(
+            room > slots + READY,
+            "--addresses: has room for {room} sandboxes, and --slots {slots} and those at work are \
+             more: use a larger network"
+        );
+        most = most.min(room);
+    }
     let poll = Poll::new().context("make an epoll")?;
     poll.add(&signals, Source::Signals)
         .context("listen to signals")?;
@@ -100,6 +114,7 @@ fn run(options: &Options) -> Result<()> {
         slots,
         most,
         program,
+        veth,
         poll,
         signals,
         journal,
@@ -130,7 +145,7 @@ fn run(options: &Options) -> Result<()> {
     let listener = prepare::listener(&spawner.places)?;
     let clients = Clients::new(listener, &spawner.poll).context("listen")?;
     say!(
-        "listens on {}; {slots} sandboxes are kept parked, and of {files} open files {most} have room at once",
+        "listens on {}; {slots} sandboxes are kept parked, and there is room for {most} at once",
         spawner.places.spawner().display()
     );
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use hearth_runtime::cgroup;
 
+use crate::veth::Range;
+
 /// Parent of every sandbox of this node.
 ///
 /// It keeps sandboxes parked: a clean cgroup with namespaces and a waiting hearth-init in it, so
@@ -40,6 +42,18 @@ pub(crate) struct Options {
     /// hearth-init beside this program, else /usr/lib/hearth/hearth-init.
     #[arg(long, value_name = "PATH")]
     pub(crate) init: Option<PathBuf>,
+
+    /// A bridge of this node, to which each sandbox gets a link. It is down, and without an address,
+    /// unless the function asks for network = "veth". Bridge, routing, NAT and firewall are the
+    /// operator's: hearth-spawner adds ports named hv* to the bridge, isolated from each other, and
+    /// changes nothing else. Left out: no function has a network.
+    #[arg(long, value_name = "BRIDGE", requires = "addresses")]
+    pub(crate) veth: Option<String>,
+
+    /// The IPv4 network of these links, such as 10.9.0.0/16. The bridge has an address in it, which
+    /// is the functions' default route; each living sandbox has one, parked ones included.
+    #[arg(long, value_name = "CIDR", requires = "veth")]
+    pub(crate) addresses: Option<Range>,
 }
 
 /// As [`cgroup::Place`].

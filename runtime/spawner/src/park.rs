@@ -30,7 +30,7 @@ const BACKLOG: i32 = 8;
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ParkError {
     #[error(
-        "{held} cgroups are in use or not clean yet, and more descriptors than for {most} are not to be had: raise the limit of open files (systemd: LimitNOFILE=)"
+        "{held} cgroups are in use or not clean yet, and there are descriptors and addresses for {most}: raise the limit of open files (systemd: LimitNOFILE=), or use larger --addresses"
     )]
     Full { held: usize, most: usize },
     #[error(transparent)]
@@ -146,11 +146,16 @@ impl Spawner {
         };
         let listener = listen(&self.places.sandbox(sandbox.id))
             .map_err(failed("make the socket of a sandbox"))?;
+        let link = match &mut self.veth {
+            Some(veth) => Some(veth.free().map_err(failed("find a free address"))?),
+            None => None,
+        };
         let child = self
             .program
             .spawn(
                 sandbox.id,
                 Sandbox::uid(sandbox.name),
+                link,
                 &sandbox.slot.cgroup,
                 listener.as_fd(),
             )
@@ -168,6 +173,10 @@ impl Spawner {
             epoch: sandbox.epoch,
             process,
         })?;
+        if let (Some(veth), Some(link)) = (&mut self.veth, link) {
+            veth.make(link, child.pid)
+                .map_err(failed("make a link to the bridge of --veth"))?;
+        }
         self.poll
             .add(&child.control, Source::Control(number))
             .map_err(failed("listen to a new sandbox"))?;

@@ -11,6 +11,8 @@ use hearth_runtime::cgroup::Cgroup;
 use hearth_runtime::id::SandboxId;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+use crate::veth::Link;
+
 /// What every child gets.
 #[derive(Debug)]
 pub(crate) struct Program {
@@ -35,6 +37,7 @@ impl Program {
         &self,
         sandbox: SandboxId,
         uid: u32,
+        link: Option<Link>,
         cgroup: &Cgroup,
         listener: BorrowedFd<'_>,
     ) -> io::Result<Child> {
@@ -46,14 +49,16 @@ impl Program {
         )?;
         rustix::io::ioctl_fionbio(&ours, true)?;
         let words = [
-            "hearth-init",
-            "--sandbox",
-            &sandbox.to_string(),
-            "--uid",
-            &uid.to_string(),
-        ]
-        .map(CString::new);
-        let words = words.into_iter().collect::<Result<Vec<_>, _>>()?;
+            "hearth-init".to_owned(),
+            "--sandbox".to_owned(),
+            sandbox.to_string(),
+            "--uid".to_owned(),
+            uid.to_string(),
+        ];
+        let words = words
+            .into_iter()
+            .chain(link.into_iter().flat_map(Link::words));
+        let words = words.map(CString::new).collect::<Result<Vec<_>, _>>()?;
         let mut arguments: Vec<*const c_char> = words.iter().map(|word| word.as_ptr()).collect();
         arguments.push(std::ptr::null());
         let others: Vec<RawFd> = cgroup.other_fds().map(|dir| dir.as_raw_fd()).collect();

@@ -20,6 +20,7 @@ use crate::poll::{Poll, Source};
 use crate::sandbox::{Sandbox, State};
 use crate::signals::Signals;
 use crate::spawn::Program;
+use crate::veth::Veth;
 
 /// Work that can wait is done at least so often, however many questions come.
 const BACKGROUND: Duration = Duration::from_millis(5);
@@ -36,9 +37,11 @@ pub(crate) struct Spawner {
     pub(crate) places: Places,
     /// How many are to be parked.
     pub(crate) slots: usize,
-    /// Cgroups that it may have at once, by the descriptors that they take.
+    /// Cgroups that it may have at once, by the descriptors and addresses that they take.
     pub(crate) most: usize,
     pub(crate) program: Program,
+    /// Where sandboxes have links.
+    pub(crate) veth: Option<Veth>,
     pub(crate) poll: Poll,
     pub(crate) signals: Signals,
     pub(crate) journal: Journal,

@@ -28,6 +28,9 @@ pub struct Start {
     /// Whether its memory should be in huge pages.
     #[serde(default)]
     pub huge_pages: HugePages,
+    /// What it sees of the network.
+    #[serde(default)]
+    pub network: Network,
 }
 
 /// What is at `/` in a sandbox: layers that nobody can write to, and above them one that only this
@@ -61,4 +64,15 @@ pub enum HugePages {
     Node,
     /// Never: small sandboxes stay small.
     Never,
+}
+
+/// What a function sees of the network.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Network {
+    /// Its own loopback, with the Runtime API on it.
+    #[default]
+    Loopback,
+    /// A link to the spawner's bridge, too.
+    Veth,
 }

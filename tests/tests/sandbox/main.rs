@@ -5,5 +5,6 @@ mod answers;
 mod contained;
 mod escape;
 mod many;
+mod network;
 mod never_ready;
 mod scene;

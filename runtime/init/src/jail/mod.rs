@@ -26,7 +26,7 @@ mod steps;
 mod tests;
 mod users;
 
-use hearth_runtime::sandbox::start::Start;
+use hearth_runtime::sandbox::start::{Network, Start};
 use hearth_runtime::seccomp::{Filter, Profile};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::system::sethostname;
@@ -35,6 +35,7 @@ use rustix::thread::{UnshareFlags, set_no_new_privs};
 use clock::Clock;
 use fault::At as _;
 pub(crate) use fault::Fault;
+pub(crate) use network::Link;
 use skeleton::Skeleton;
 use spawn::OomScore;
 use steps::Steps;
@@ -47,6 +48,7 @@ pub(crate) struct Prepared {
     clock: Option<Clock>,
     filter: Filter,
     oom_score: OomScore,
+    link: Option<Link>,
 }
 
 /// A jail that this process is in, for good.
@@ -61,8 +63,12 @@ pub(crate) struct Jail {
 ///
 /// For the first process of new pid, mount, network, IPC and UTS namespaces, as root of the node,
 /// with one thread. On the node `hearth-init` will be the user and the group `uid`, the function
-/// `uid + 1`.
-pub(crate) fn prepare(uid: u32) -> Result<Prepared, Fault> {
+/// `uid + 1`. With a `link` there is an `eth0`.
+pub(crate) fn prepare(uid: u32, link: Option<Link>) -> Result<Prepared, Fault> {
+    if link.is_some() {
+        // While the node's own /proc can still be written to.
+        network::without_ipv6().at("keeping IPv6 from its link")?;
+    }
     users::forget_groups()?;
     users::forget_keys()?;
     let skeleton = Skeleton::build(uid)?;
@@ -79,6 +85,7 @@ pub(crate) fn prepare(uid: u32) -> Result<Prepared, Fault> {
         clock,
         filter: Filter::new(&Profile::default()).at("compiling the default seccomp filter")?,
         oom_score: OomScore::open()?,
+        link,
     })
 }
 
@@ -92,6 +99,10 @@ impl Prepared {
             filter(&start.syscalls)?
         };
         self.skeleton.enter(&start.root, &mut steps)?;
+        if start.network == Network::Veth {
+            network::link_up(self.link).at("bringing up its link")?;
+            steps.done("link");
+        }
         sethostname(hostname.as_bytes()).at("setting the host name")?;
         if let Some(clock) = self.clock {
             clock.begin()?;

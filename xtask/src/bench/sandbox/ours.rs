@@ -9,7 +9,7 @@ use hearth_runtime::id::SandboxId;
 use hearth_runtime::sandbox::Resources;
 use hearth_runtime::sandbox::backend::{Backend as _, Prepared, Sandbox};
 use hearth_runtime::sandbox::process::Processes;
-use hearth_runtime::sandbox::start::{HugePages, Program, Root, Start};
+use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root, Start};
 use hearth_tests::node::{Node, PATIENCE};
 
 use super::side::{Running, Side};
@@ -67,6 +67,7 @@ impl Ours {
                 open_files: 256,
                 memory_bytes: Some(MEMORY),
                 huge_pages: HugePages::Node,
+                network: Network::Loopback,
             },
             asking: Mutex::new(0),
             free: Condvar::new(),

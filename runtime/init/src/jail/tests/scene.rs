@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use hearth_runtime::sandbox::message::NotStarted;
-use hearth_runtime::sandbox::start::{HugePages, Program, Root, Start};
+use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root, Start};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions, kill_process, pidfd_open, waitpid};
 use rustix::thread::UnshareFlags;
@@ -58,6 +58,7 @@ pub(super) fn start(layers: &[&Path], command: &[&str]) -> Start {
         open_files: 128,
         memory_bytes: None,
         huge_pages: HugePages::Node,
+        network: Network::Loopback,
     }
 }
 
@@ -240,7 +241,7 @@ fn be_init(
     // The number that the node has for it; the sandbox has another /proc.
     let own = fs::read_link("/proc/self").unwrap();
     let _ = writeln!(tell, "init {}", own.display());
-    let entered = prepare(user).and_then(|prepared| prepared.enter(start, "a-host"));
+    let entered = prepare(user, None).and_then(|prepared| prepared.enter(start, "a-host"));
     let jail = match entered {
         Ok(jail) => jail,
         Err(fault) => {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 
 use hearth_runtime::channel::Connection;
 use hearth_runtime::sandbox::message::{State, Stream};
-use hearth_runtime::sandbox::start::{HugePages, Program, Root};
+use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root};
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open,
     pidfd_send_signal, waitid,
@@ -295,6 +295,7 @@ pub(super) fn program(command: &[&str]) -> Start {
         open_files: 1024,
         memory_bytes: Some(128 << 20),
         huge_pages: HugePages::Node,
+        network: Network::Loopback,
     }
 }
 
