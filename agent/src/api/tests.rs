@@ -460,7 +460,29 @@ async fn a_function_that_is_removed_ends_at_work_too() {
         invoked.header(invocations::FUNCTION_ERROR),
         "Sandbox.Cancelled"
     );
+    assert_eq!(invoked.json()["errorMessage"], "the function was removed");
     assert_eq!(scene.node.counts().1, 0);
+}
+
+#[tokio::test]
+async fn sandboxes_of_a_function_removed_without_a_spawner_end_when_there_is_one() {
+    let scene = Scene::new().await;
+    scene.deploy("shop", json!({})).await;
+    scene.invoke("shop", "1").await;
+    tokio::spawn({
+        let manager = scene.manager.clone();
+        async move { manager.look_after().await }
+    });
+    scene.node.set_gone(true);
+    let removed = scene
+        .send(Method::DELETE, "/v1/functions/shop", &[], "")
+        .await;
+    assert_eq!(removed.status, 204);
+    assert_eq!(scene.node.counts().1, 1);
+    scene.node.set_gone(false);
+    scene
+        .until("it has ended", |scene| scene.node.counts().1 == 0)
+        .await;
 }
 
 #[tokio::test]

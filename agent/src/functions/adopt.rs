@@ -6,13 +6,14 @@ use std::time::{Instant, SystemTime};
 
 use hearth_runtime::id::{FunctionName, RequestId};
 use hearth_runtime::sandbox::ask::Listed;
-use hearth_runtime::sandbox::backend::{Cancel, Hello, Sandbox};
+use hearth_runtime::sandbox::backend::{Backend as _, Cancel, Hello, Sandbox};
 use hearth_runtime::sandbox::message::{Ask, State};
 
 use super::function::{About, Busy, Function, Idle};
 use super::invocation::Origin;
 use super::job::{Job, no_sandbox};
 use super::manager::{Manager, Shared, blocking, lock, on_thread};
+use super::node::Node as _;
 use super::problem::Problem;
 
 impl Manager {

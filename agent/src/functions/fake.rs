@@ -107,6 +107,13 @@ impl Fake {
     }
 }
 
+fn nobody() -> SandboxError {
+    SandboxError::Spawner(SpawnerError::Connect {
+        path: "/run/hearth/spawner.sock".into(),
+        error: std::io::ErrorKind::NotFound.into(),
+    })
+}
+
 fn process() -> Process {
     Process {
         pid: 4711,
@@ -121,10 +128,7 @@ impl Backend for Fake {
 
     fn prepare(&self, function: &FunctionName, _: Resources) -> Result<Prepared, SandboxError> {
         if self.inner().is_gone {
-            return Err(SandboxError::Spawner(SpawnerError::Connect {
-                path: "/run/hearth/spawner.sock".into(),
-                error: std::io::ErrorKind::NotFound.into(),
-            }));
+            return Err(nobody());
         }
         if self.inner().refusals > 0 {
             self.inner().refusals -= 1;
@@ -162,6 +166,9 @@ impl Backend for Fake {
 
     fn end(&self, sandbox: SandboxId) -> Result<Ended, SandboxError> {
         let mut inner = self.inner();
+        if inner.is_gone {
+            return Err(nobody());
+        }
         let alive = inner.alive.remove(&sandbox);
         inner.ended.push(sandbox);
         let hogged = alive.is_some_and(|alive| alive.version == HOG);
@@ -182,10 +189,7 @@ impl Node for Fake {
     fn list(&self) -> Result<Vec<Listed>, SandboxError> {
         let inner = self.inner();
         if inner.is_gone {
-            return Err(SandboxError::Spawner(SpawnerError::Connect {
-                path: "/run/hearth/spawner.sock".into(),
-                error: std::io::ErrorKind::NotFound.into(),
-            }));
+            return Err(nobody());
         }
         let alive = inner.alive.iter();
         Ok(alive

@@ -7,7 +7,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hearth_runtime::id::{RequestId, SandboxId};
 use hearth_runtime::sandbox::ask::Ended;
-use hearth_runtime::sandbox::backend::{Cancel, Outcome, Prepared, SandboxError, Started, Work};
+use hearth_runtime::sandbox::backend::{
+    Backend as _, Cancel, Outcome, Prepared, SandboxError, Started, Work,
+};
 use hearth_runtime::sandbox::message::{Ask, NotStarted, fault};
 use hearth_runtime::sandbox::spawner::SpawnerError;
 use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root, Start};
@@ -15,7 +17,7 @@ use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root, Start};
 use super::definition;
 use super::function::{About, Function, Idle, has_something};
 use super::invocation::{Ending, Invoked, Origin, Step};
-use super::node::Node;
+use super::node::Ends;
 use super::problem::{Kind, Problem};
 use super::starts::Watcher;
 use super::store::Deployed;
@@ -33,7 +35,7 @@ const PAUSE: Duration = Duration::from_millis(25);
 
 /// A request for a function.
 pub(super) struct Job {
-    pub(super) node: Arc<dyn Node>,
+    pub(super) node: Arc<Ends>,
     pub(super) function: Arc<Function>,
     pub(super) deployed: Arc<Deployed>,
     pub(super) layers: Vec<PathBuf>,
@@ -275,7 +277,12 @@ impl Job {
             );
             failed(&kind, &message)
         } else if kind == fault::CANCELLED {
-            failed(&kind, "nobody waited for the answer any more")
+            let message = if self.function.state().is_removed {
+                "the function was removed"
+            } else {
+                "nobody waited for the answer any more"
+            };
+            failed(&kind, message)
         } else if body.is_empty() || ran_out(ended.as_ref()) {
             self.exited(ended.as_ref())
         } else {

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
-use hearth_runtime::sandbox::backend::Cancel;
+use hearth_runtime::sandbox::backend::{Backend as _, Cancel};
 use hearth_runtime::sandbox::message::Ask;
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::spawn_blocking;
@@ -17,7 +17,7 @@ use super::function::{Busy, Function};
 use super::idle;
 use super::invocation::{Ending, Known, Outcomes, Step};
 use super::job::Job;
-use super::node::Node;
+use super::node::{Ends, Node};
 use super::problem::{Kind, Problem};
 use super::starts::{Starts, Watcher};
 use super::store::{Deployed, InUse, Store};
@@ -38,7 +38,7 @@ const STACK: usize = 256 << 10;
 pub struct Manager(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
-    pub(super) node: Arc<dyn Node>,
+    pub(super) node: Arc<Ends>,
     pub(super) watcher: Option<Arc<dyn Watcher>>,
     store: Mutex<Store>,
     functions: Mutex<BTreeMap<FunctionName, Arc<Function>>>,
@@ -78,7 +78,7 @@ impl Manager {
         });
         Self(Arc::new(Shared {
             functions: Mutex::new(functions.collect()),
-            node,
+            node: Arc::new(Ends::new(node)),
             watcher,
             store: Mutex::new(store),
             outcomes: Mutex::default(),
@@ -354,7 +354,7 @@ impl Shared {
     pub(super) fn end_all(&self, sandboxes: &[SandboxId]) {
         for sandbox in sandboxes {
             if let Err(error) = self.node.end(*sandbox) {
-                tracing::warn!("sandbox {sandbox} is left to hearth-spawner: {error}");
+                tracing::warn!("sandbox {sandbox} is not ended yet: {error}");
             }
         }
     }
@@ -362,6 +362,7 @@ impl Shared {
     /// Takes in what idle sandboxes say, and ends those that have been idle for long, or have
     /// ended by themselves.
     fn sweep(&self) {
+        self.node.tell_again();
         let functions: Vec<Arc<Function>> = lock(&self.functions).values().cloned().collect();
         for function in functions {
             let late = {

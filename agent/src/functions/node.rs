@@ -1,9 +1,18 @@
 //! What makes sandboxes on this node.
 
-use hearth_runtime::sandbox::ask::Listed;
-use hearth_runtime::sandbox::backend::{Backend, SandboxError};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use hearth_runtime::id::{FunctionName, SandboxId};
+use hearth_runtime::sandbox::Resources;
+use hearth_runtime::sandbox::ask::{Ended, Listed};
+use hearth_runtime::sandbox::backend::{
+    Abilities, Backend, Hello, Prepared, Sandbox, SandboxError,
+};
 use hearth_runtime::sandbox::process::Processes;
-use hearth_runtime::sandbox::spawner::Spawner;
+use hearth_runtime::sandbox::spawner::{Spawner, SpawnerError};
+
+use super::manager::lock;
 
 /// Makes sandboxes, and knows those that are there.
 pub trait Node: Backend {
@@ -14,5 +23,72 @@ pub trait Node: Backend {
 impl Node for Processes {
     fn list(&self) -> Result<Vec<Listed>, SandboxError> {
         self.ask(Spawner::list)
+    }
+}
+
+/// A node that is told again of ends that it did not hear of: `hearth-spawner` may be restarted at
+/// any time, and goes on with every sandbox that it finds alive.
+pub(super) struct Ends {
+    node: Arc<dyn Node>,
+    /// At most those that are alive: none is made by a spawner that does not answer.
+    unheard: Mutex<BTreeSet<SandboxId>>,
+}
+
+impl Ends {
+    pub(super) fn new(node: Arc<dyn Node>) -> Self {
+        Self {
+            node,
+            unheard: Mutex::default(),
+        }
+    }
+
+    /// Tells what was not heard.
+    pub(super) fn tell_again(&self) {
+        let unheard: Vec<SandboxId> = lock(&self.unheard).iter().copied().collect();
+        for sandbox in unheard {
+            // One after the other: where the first is not heard, no other is.
+            match self.node.end(sandbox) {
+                Err(error) if is_unheard(&error) => return,
+                _ => lock(&self.unheard).remove(&sandbox),
+            };
+        }
+    }
+}
+
+/// Whether the answer may be another one later.
+const fn is_unheard(error: &SandboxError) -> bool {
+    matches!(error, SandboxError::Spawner(error)
+        if !matches!(error, SpawnerError::Refused { again: false, .. }))
+}
+
+impl Backend for Ends {
+    fn abilities(&self) -> Abilities {
+        self.node.abilities()
+    }
+
+    fn prepare(
+        &self,
+        function: &FunctionName,
+        resources: Resources,
+    ) -> Result<Prepared, SandboxError> {
+        self.node.prepare(function, resources)
+    }
+
+    fn find(&self, listed: &Listed) -> Result<(Box<dyn Sandbox>, Hello), SandboxError> {
+        self.node.find(listed)
+    }
+
+    fn end(&self, sandbox: SandboxId) -> Result<Ended, SandboxError> {
+        let ended = self.node.end(sandbox);
+        if ended.as_ref().is_err_and(is_unheard) {
+            lock(&self.unheard).insert(sandbox);
+        }
+        ended
+    }
+}
+
+impl Node for Ends {
+    fn list(&self) -> Result<Vec<Listed>, SandboxError> {
+        self.node.list()
     }
 }
