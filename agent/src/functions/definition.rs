@@ -253,6 +253,15 @@ impl Definition {
             }
             other => Problem::field("memory", self.memory, other.to_string(), ""),
         })?;
+        if self.pids < 2 {
+            let remedy = "use 2 at least: one is the sandbox's own";
+            return Err(Problem::field(
+                "pids",
+                self.pids,
+                "nothing could run",
+                remedy,
+            ));
+        }
         if self.writable.0 == 0 || self.writable >= self.memory {
             return Err(Problem::field(
                 "writable",
@@ -332,6 +341,7 @@ mod tests {
             ("writable = \"0B\"", "writable", "0B", "at least"),
             ("cpu_millicores = 1", "cpu_millicores", "1", "10 to"),
             ("pids = 0", "pids", "0", "1 to 4194304"),
+            ("pids = 1", "pids", "1", "2 at least"),
             ("io_weight = 0", "io_weight", "0", "1 to 10000"),
             ("timeout = \"2h\"", "timeout", "2h", "at most \"1h\""),
             (

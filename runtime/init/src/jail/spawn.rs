@@ -70,9 +70,10 @@ impl Jail {
         if pid == 0 {
             child::run(plan, send.as_fd(), tell.as_fd());
         }
-        let forked = match Pid::from_raw(pid) {
-            Some(pid) if !pid.is_init() => Ok(pid),
-            _ => Err(io::Error::last_os_error()),
+        // What the kernel says of it, before anything else is asked of it; -1 is no process.
+        let forked = match pid {
+            ..0 => Err(io::Error::last_os_error()),
+            pid => Pid::from_raw(pid).ok_or_else(|| io::ErrorKind::NotFound.into()),
         };
         self.oom_score.init()?;
         let pid = forked.at("forking")?;
@@ -135,7 +136,7 @@ fn told(step: Step, error: &io::Error, start: &Start) -> NotStarted {
         (Step::Directory, _) => {
             return NotStarted::Sandbox {
                 step: format!("changing to its directory {directory}"),
-                error: error.to_string(),
+                error: format!("{error}; its `directory` names one that its layers have"),
             };
         }
         _ => {
