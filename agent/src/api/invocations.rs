@@ -95,7 +95,7 @@ impl Payloads {
                 ("Hearth-Sandbox" = Option<String>, description = "The sandbox that was at work on it."),
                 ("Hearth-Sandbox-Origin" = String, description =
                     "`warm` (it was idle), `parked` (the function was started in one that was made ahead of time), `fresh` (one was made), `found` (it was at work before this agent began)."),
-                ("Server-Timing" = String, description =
+                ("Server-Timing" = Option<String>, description =
                     "The steps on the way: `start` and `dur` in milliseconds after the request came in."),
             )),
         (status = "default", description = "A problem that is not the function's.",
@@ -276,7 +276,10 @@ fn told(invoked: &Invoked) -> Response {
         (SANDBOX, sandbox),
         (ORIGIN, Some(invoked.origin.word().to_owned())),
         (FUNCTION_ERROR, error),
-        ("server-timing", Some(timing(&invoked.steps))),
+        (
+            "server-timing",
+            Some(timing(&invoked.steps)).filter(|steps| !steps.is_empty()),
+        ),
     ];
     let headers = response.headers_mut();
     for (name, value) in all {

@@ -70,7 +70,7 @@ impl Memory {
             return refuse(
                 setting,
                 bytes,
-                "more than there can be; leave it out for no limit",
+                "more than there can be: use less than 8 EiB",
             );
         }
         Ok(Self(bytes))
@@ -225,7 +225,7 @@ impl Limits {
             return refuse(
                 Setting::Swap,
                 bytes,
-                "more than there can be; leave it out for no limit",
+                "more than there can be: use less than 8 EiB",
             );
         }
         self.swap = Some(bytes);
