@@ -198,6 +198,7 @@ pub fn prebuild(folder: &Path) -> Result<()> {
         "cgroup_storm",
         "escape",
         "grow",
+        "misbehave",
         "sleepers",
         "tenant",
     ] {

@@ -103,6 +103,13 @@ impl Parser {
         self.bytes.extend_from_slice(bytes);
     }
 
+    /// Bytes that are kept until there is a request.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        let body = self.current.as_ref().map_or(0, |(_, body)| body.held());
+        self.bytes.len() + body
+    }
+
     /// The client waits for `100 Continue` before it sends its body; told once.
     pub fn wants_continue(&mut self) -> bool {
         std::mem::take(&mut self.wants_continue)

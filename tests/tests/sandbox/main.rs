@@ -5,6 +5,7 @@ mod answers;
 mod contained;
 mod escape;
 mod many;
+mod misbehaved;
 mod network;
 mod never_ready;
 mod scene;

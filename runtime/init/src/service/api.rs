@@ -10,6 +10,10 @@ use hearth_runtime::invoke::http::{CONTINUE, HttpError, MAX_HEAD, Parser, Reply,
 
 /// Connections of a function at once; one is what a runtime needs.
 const MOST: usize = 64;
+/// Bytes of requests that are not whole yet, of all connections: one of the largest, and another.
+const MOST_HELD: usize = 2 * MAX_BODY;
+/// Connections that are taken at a time: what the standard library lets wait.
+const WAITING: usize = 128;
 /// Bytes that are read at a time.
 const CHUNK: usize = 16 * 1024;
 
@@ -41,6 +45,8 @@ struct Connection {
     asked: Option<bool>,
     /// Bytes that came meanwhile.
     ahead: usize,
+    /// Bytes that may be kept for its next request.
+    room: usize,
     /// It ends with what is sent now.
     ends: bool,
 }
@@ -63,19 +69,22 @@ impl Api {
         self.listener.as_fd()
     }
 
-    /// All connections, and whether something waits to be sent.
+    /// All connections, and whether something waits to be sent: then no more is heard.
     pub(super) fn connections(&self) -> impl Iterator<Item = (Id, BorrowedFd<'_>, bool)> {
         let all = self.connections.iter();
-        all.map(|(id, connection)| (*id, connection.socket.as_fd(), !connection.out.is_empty()))
+        all.map(|(id, connection)| (*id, connection.socket.as_fd(), connection.is_deaf()))
     }
 
     pub(super) fn ids(&self) -> Vec<Id> {
         self.connections.keys().copied().collect()
     }
 
-    /// Takes those who connect.
+    /// Takes those who connect, as many as can wait at once: others may come for ever.
     pub(super) fn accept(&mut self) {
-        while let Ok((socket, _)) = self.listener.accept() {
+        for _ in 0..WAITING {
+            let Ok((socket, _)) = self.listener.accept() else {
+                break;
+            };
             // Replies are small and waited for.
             if socket.set_nonblocking(true).is_err() || socket.set_nodelay(true).is_err() {
                 continue;
@@ -96,7 +105,10 @@ impl Api {
     /// Sends what is taken on one, and reads at most so many chunks for its next request: however
     /// fast a function writes, it does not keep us from its deadline.
     pub(super) fn serve(&mut self, id: Id, chunks: usize) -> Option<Came> {
+        let others = self.connections.iter().filter(|(other, _)| **other != id);
+        let others: usize = others.map(|(_, other)| other.parser.held()).sum();
         let connection = self.connections.get_mut(&id)?;
+        connection.room = MOST_HELD.saturating_sub(others);
         let Ok(request) = connection.serve(chunks) else {
             self.connections.remove(&id);
             return Some(Came::Closed(id));
@@ -123,6 +135,7 @@ impl Connection {
             sent: 0,
             asked: None,
             ahead: 0,
+            room: 0,
             ends: false,
         }
     }
@@ -132,12 +145,17 @@ impl Connection {
         self.write()?;
         let mut request = self.next()?;
         for _ in 0..chunks {
-            if request.is_some() || !self.read()? {
+            if request.is_some() || self.is_deaf() || !self.read()? {
                 break;
             }
             request = self.next()?;
         }
         Ok(request)
+    }
+
+    /// It has not taken what it was told: replies to more of it would pile up.
+    fn is_deaf(&self) -> bool {
+        !self.out.is_empty()
     }
 
     /// Whether something was read.
@@ -166,7 +184,7 @@ impl Connection {
 
     /// The next request, if it is here and the one before it was replied to.
     fn next(&mut self) -> io::Result<Option<Request>> {
-        if self.asked.is_some() || self.ends {
+        if self.asked.is_some() || self.ends || self.is_deaf() {
             return Ok(None);
         }
         match self.parser.take() {
@@ -174,6 +192,13 @@ impl Connection {
                 self.asked = Some(request.keep_alive);
                 self.ahead = 0;
                 Ok(Some(request))
+            }
+            Ok(None) if self.parser.held() > self.room => {
+                self.parser = Parser::new(MAX_BODY);
+                let message = "other connections have requests that are as large, and not whole";
+                self.reply(&Reply::error(503, "TooManyBytes", message), false);
+                self.write()?;
+                Ok(None)
             }
             Ok(None) => {
                 if self.parser.wants_continue() {

@@ -42,31 +42,36 @@ impl<G: Ground> Service<G> {
     pub(super) fn wait(&self) -> io::Result<Vec<Source>> {
         let mut sources = Vec::new();
         let mut polled = Vec::new();
-        let mut add = |source, descriptor, writes| {
-            let mut flags = PollFlags::IN;
-            flags.set(PollFlags::OUT, writes);
+        let mut add = |source, descriptor, flags| {
             sources.push(source);
             polled.push(PollFd::from_borrowed_fd(descriptor, flags));
         };
-        add(Source::Callers, self.agent.listener(), false);
+        add(Source::Callers, self.agent.listener(), PollFlags::IN);
         if let Some((connection, writes)) = self.agent.connection() {
-            add(Source::Agent, connection, writes);
+            let mut flags = PollFlags::IN;
+            flags.set(PollFlags::OUT, writes);
+            add(Source::Agent, connection, flags);
         }
         if !self.life.is_over() {
             for (stream, pipe) in self.output.pipes() {
-                add(Source::Output(stream), pipe, false);
+                add(Source::Output(stream), pipe, PollFlags::IN);
             }
             if let Some(listener) = self.refusals.descriptor() {
-                add(Source::Refusal, listener, false);
+                add(Source::Refusal, listener, PollFlags::IN);
             }
-            for (id, connection, writes) in self.api.connections() {
-                add(Source::Client(id), connection, writes);
+            for (id, connection, is_deaf) in self.api.connections() {
+                let flags = if is_deaf {
+                    PollFlags::OUT
+                } else {
+                    PollFlags::IN
+                };
+                add(Source::Client(id), connection, flags);
             }
-            add(Source::Clients, self.api.listener(), false);
+            add(Source::Clients, self.api.listener(), PollFlags::IN);
         }
         // The last, since what a process said before its end is heard before it.
         if let Some(ended) = self.ground.ended() {
-            add(Source::Ended, ended, false);
+            add(Source::Ended, ended, PollFlags::IN);
         }
         let until = [self.life.next(self.connected()), self.tick];
         let timeout = until.into_iter().flatten().min().map(left);

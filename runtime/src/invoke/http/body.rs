@@ -79,6 +79,10 @@ impl Body {
         }
     }
 
+    pub(super) fn held(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Reads on; how many bytes were used, and whether the body is whole.
     pub(super) fn read(&mut self, bytes: &[u8]) -> Result<(usize, bool), HttpError> {
         let mut used = 0;
