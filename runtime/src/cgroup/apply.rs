@@ -60,7 +60,11 @@ impl Files {
 const FILES: &[(Controller, &[&str], &[&str])] = &[
     (
         Controller::Memory,
-        &["memory.limit_in_bytes", "memory.memsw.limit_in_bytes"],
+        &[
+            "memory.kmem.tcp.limit_in_bytes",
+            "memory.limit_in_bytes",
+            "memory.memsw.limit_in_bytes",
+        ],
         &[
             "memory.max",
             "memory.high",
@@ -89,6 +93,12 @@ const NO_LIMIT: &[(Controller, Version, &str, &str)] = &[
         Controller::Memory,
         Version::V1,
         "memory.limit_in_bytes",
+        "-1",
+    ),
+    (
+        Controller::Memory,
+        Version::V1,
+        "memory.kmem.tcp.limit_in_bytes",
         "-1",
     ),
     (Controller::Memory, Version::V2, "memory.max", "max"),
@@ -272,6 +282,11 @@ impl Plan {
                     reads: Some((V1_UNLIMITED / page() * page()).to_string()),
                 }));
             }
+            // Bytes in sockets are counted by themselves here, and not at all without a limit: a
+            // few hundred connections took all that the node has for TCP. First, since the last
+            // file tells of the setting, and not every kernel has this one.
+            let sockets = "memory.kmem.tcp.limit_in_bytes";
+            self.bytes(Setting::Memory, sockets, memory.bytes());
             self.bytes(Setting::Memory, "memory.limit_in_bytes", memory.bytes());
             if let Some(swap) = limits.swap {
                 self.bytes(Setting::Swap, SUM, memory.bytes() + swap);
