@@ -43,8 +43,10 @@ pub(super) struct Skeleton {
 impl Skeleton {
     /// Made, and this process is in it. What `hearth-init` owns inside is `owner`'s on the node.
     pub(super) fn build(owner: u32) -> Result<Self, Fault> {
-        let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
-        mount_change("/", private).at("keeping its mounts from the node")?;
+        // What the node unmounts is not kept busy by who waits here, and a layer on what it mounts
+        // later is found. Nothing goes the other way.
+        let slave = MountPropagationFlags::DOWNSTREAM | MountPropagationFlags::REC;
+        mount_change("/", slave).at("keeping its mounts from the node")?;
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let host = rustix::fs::open("/", flags, Mode::empty()).at("opening the node's root")?;
         leave_host().at("leaving the node's root")?;
