@@ -184,14 +184,21 @@ impl OomScore {
         const STEP: &str = "reading its OOM score";
         let path = "/proc/self/oom_score_adj";
         let told = std::fs::read_to_string(path).at(STEP)?;
-        let init = told.trim().parse().map_err(io::Error::other).at(STEP)?;
+        let init: i32 = told.trim().parse().map_err(io::Error::other).at(STEP)?;
         let file = File::options().write(true).open(path).at(STEP)?;
-        Ok(Self { file, init })
+        let score = Self {
+            file,
+            init: init.max(0),
+        };
+        // What a service manager has given to the spawner, a function could give itself again:
+        // until who may do so (CAP_SYS_RESOURCE) raises it.
+        score.init()?;
+        Ok(score)
     }
 
     /// Of the processes that this one starts from here on.
     fn function(&self) -> Result<(), Fault> {
-        self.set(self.init.max(0).saturating_add(100).min(1000))
+        self.set(self.init.saturating_add(100).min(1000))
     }
 
     /// Of this one; it may go back to what it had.
