@@ -141,7 +141,13 @@ impl Definition {
     pub const fn resources(&self) -> Resources {
         Resources {
             memory_bytes: Some(self.memory.0),
-            memory_high_bytes: None,
+            // Where nothing can be swapped out there is little to take back: a function that needs
+            // more than its limit would be slowed until its time is over, and nobody be told why.
+            memory_high_bytes: if self.swap.0 == 0 {
+                Some(self.memory.0)
+            } else {
+                None
+            },
             swap_bytes: Some(self.swap.0),
             cpu_millicores: Some(self.cpu_millicores),
             pids: Some(self.pids),
@@ -313,6 +319,19 @@ mod tests {
         let mut table: toml::Table = toml::from_str(plain).expect("TOML");
         table.extend(toml::from_str::<toml::Table>(text).expect("TOML"));
         table.try_into().expect("a definition")
+    }
+
+    #[test]
+    fn what_cannot_be_swapped_out_is_killed_and_not_slowed() {
+        let mut definition = Definition::default();
+        let limits = definition.resources();
+        assert_eq!(limits.memory_high_bytes, limits.memory_bytes);
+        definition.swap = Size(1 << 20);
+        assert_eq!(
+            definition.resources().memory_high_bytes,
+            None,
+            "seven eighths"
+        );
     }
 
     #[test]
