@@ -4,6 +4,7 @@
 mod answers;
 mod contained;
 mod escape;
+mod killed;
 mod many;
 mod misbehaved;
 mod network;

@@ -12,19 +12,9 @@ use hearth_runtime::sandbox::backend::{
 use hearth_runtime::sandbox::message::Ask;
 use hearth_runtime::sandbox::process::Processes;
 use hearth_runtime::sandbox::start::Start;
+pub(crate) use hearth_tests::guest::resources;
 use hearth_tests::node::{Node, PATIENCE};
 use serde_json::Value;
-
-/// Limits with which all of the tests' functions can be at work.
-pub(crate) fn resources() -> Resources {
-    Resources {
-        memory_bytes: Some(96 << 20),
-        // No sandbox of a test may take swap of the machine.
-        swap_bytes: Some(0),
-        pids: Some(32),
-        ..Resources::default()
-    }
-}
 
 /// A function's sandbox, with all that it has told.
 pub(crate) struct Instance {
