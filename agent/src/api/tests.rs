@@ -231,6 +231,25 @@ async fn a_function_is_deployed_invoked_shown_and_removed() {
 }
 
 #[tokio::test]
+async fn huge_pages_are_asked_for_once_it_is_ready_and_where_they_are_wanted() {
+    let scene = Scene::new().await;
+    scene.deploy("plain", json!({})).await;
+    scene.invoke("plain", "1").await;
+    scene
+        .deploy("huge", json!({"huge_pages": "collapse"}))
+        .await;
+    for _ in 0..2 {
+        scene.invoke("huge", "1").await;
+    }
+    // By a thread that nobody waits for.
+    while scene.node.collapsed().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    assert_eq!(scene.node.counts().0, 2, "a sandbox of each");
+    assert_eq!(scene.node.collapsed().len(), 1);
+}
+
+#[tokio::test]
 async fn another_version_takes_over_and_the_old_sandboxes_end() {
     let scene = Scene::new().await;
     scene.deploy("shop", json!({})).await;

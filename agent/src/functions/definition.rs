@@ -68,7 +68,7 @@ pub struct Definition {
     pub open_files: u64,
     /// System calls beside the default ones, by name.
     pub syscalls: Vec<String>,
-    /// Whether its memory may be in huge pages.
+    /// Whether its memory is in huge pages.
     pub huge_pages: HugePages,
     /// What of the network it sees.
     pub network: Network,
@@ -85,6 +85,9 @@ pub enum HugePages {
     Node,
     /// Never: small sandboxes stay small.
     Never,
+    /// What it has touched when it is ready is gathered into huge pages; where the kernel can do
+    /// that (6.1).
+    Collapse,
 }
 
 /// What of the network a function sees.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hearth_runtime::id::{Epoch, FunctionName, RequestId, SandboxId, SlotName};
 use hearth_runtime::process::{Process, StartTime};
 use hearth_runtime::sandbox::Resources;
-use hearth_runtime::sandbox::ask::{Claimed, Ended, Listed};
+use hearth_runtime::sandbox::ask::{Claimed, Collapsed, Ended, Listed};
 use hearth_runtime::sandbox::backend::{
     Abilities, Backend, Cancel, Hello, Outcome, Prepared, Sandbox, SandboxError, Started, Told,
     Work,
@@ -35,6 +35,7 @@ struct Inner {
     alive: BTreeMap<SandboxId, Alive>,
     made: u32,
     ended: Vec<SandboxId>,
+    collapsed: Vec<SandboxId>,
 }
 
 struct Alive {
@@ -57,6 +58,11 @@ impl Fake {
     /// The next few claims are refused for now.
     pub(crate) fn refuse(&self, refusals: u32) {
         self.inner().refusals = refusals;
+    }
+
+    /// Those whose memory was to be gathered.
+    pub(crate) fn collapsed(&self) -> Vec<SandboxId> {
+        self.inner().collapsed.clone()
     }
 
     /// How many were made, and are alive.
@@ -202,6 +208,11 @@ impl Node for Fake {
                 adopted: false,
             })
             .collect())
+    }
+
+    fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {
+        self.inner().collapsed.push(sandbox);
+        Ok(Collapsed::default())
     }
 }
 

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
 use hearth_runtime::id::{RequestId, SandboxId};
-use hearth_runtime::sandbox::ask::Ended;
+use hearth_runtime::sandbox::ask::{Collapsed, Ended};
 use hearth_runtime::sandbox::backend::{
     Backend as _, Cancel, Outcome, Prepared, SandboxError, Started, Work,
 };
@@ -17,7 +17,7 @@ use hearth_runtime::sandbox::start::{HugePages, Network, Program, Root, Start};
 use super::definition;
 use super::function::{About, Function, Idle, has_something};
 use super::invocation::{Ending, Invoked, Origin, Step};
-use super::node::Ends;
+use super::node::{Ends, Node as _};
 use super::problem::{Kind, Problem};
 use super::starts::Watcher;
 use super::store::Deployed;
@@ -180,6 +180,9 @@ impl Job {
                     watcher.ready(at, Boottime(started.ready_boottime_ns));
                 }
                 self.inside(&started, began);
+                if self.deployed.definition.huge_pages == definition::HugePages::Collapse {
+                    collapse(Arc::clone(&self.node), claimed.sandbox);
+                }
                 Ok(idle)
             }
             Err(error) => {
@@ -369,6 +372,27 @@ fn failed(kind: &str, message: &str) -> Outcome {
     }
 }
 
+/// Has its memory gathered into huge pages. Nobody waits for that: a function that runs on small
+/// ones is slower, not wrong.
+fn collapse(node: Arc<Ends>, sandbox: SandboxId) {
+    let gather = move || match node.collapse(sandbox) {
+        Ok(Collapsed { why: None, .. }) => {}
+        Ok(Collapsed {
+            failed_bytes,
+            why: Some(why),
+            ..
+        }) => tracing::warn!(
+            "sandbox {sandbox}: {failed_bytes} bytes could not be put into huge pages: {why}"
+        ),
+        // It may have ended since.
+        Err(error) => tracing::debug!("sandbox {sandbox}: no huge pages: {error}"),
+    };
+    let thread = thread::Builder::new().name("hearth-collapse".to_owned());
+    if let Err(error) = thread.spawn(gather) {
+        tracing::warn!("sandbox {sandbox}: no thread to ask for huge pages: {error}");
+    }
+}
+
 /// Why there is no sandbox.
 pub(super) fn no_sandbox(error: &SandboxError) -> Problem {
     let detail = error.to_string();
@@ -410,7 +434,8 @@ fn start(deployed: &Deployed, layers: Vec<PathBuf>) -> Start {
         open_files: definition.open_files,
         memory_bytes: Some(definition.memory.0),
         huge_pages: match definition.huge_pages {
-            definition::HugePages::Node => HugePages::Node,
+            // Gathered from outside, when it is ready.
+            definition::HugePages::Node | definition::HugePages::Collapse => HugePages::Node,
             definition::HugePages::Never => HugePages::Never,
         },
         network: match definition.network {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use hearth_runtime::id::{FunctionName, SandboxId};
 use hearth_runtime::sandbox::Resources;
-use hearth_runtime::sandbox::ask::{Ended, Listed};
+use hearth_runtime::sandbox::ask::{Collapsed, Ended, Listed};
 use hearth_runtime::sandbox::backend::{
     Abilities, Backend, Hello, Prepared, Sandbox, SandboxError,
 };
@@ -18,11 +18,18 @@ use super::manager::lock;
 pub trait Node: Backend {
     /// All that are claimed.
     fn list(&self) -> Result<Vec<Listed>, SandboxError>;
+
+    /// Gathers the memory of one into huge pages; when this returns that is done.
+    fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError>;
 }
 
 impl Node for Processes {
     fn list(&self) -> Result<Vec<Listed>, SandboxError> {
         self.ask(Spawner::list)
+    }
+
+    fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {
+        self.ask(|spawner| spawner.collapse(sandbox))
     }
 }
 
@@ -90,5 +97,9 @@ impl Backend for Ends {
 impl Node for Ends {
     fn list(&self) -> Result<Vec<Listed>, SandboxError> {
         self.node.list()
+    }
+
+    fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {
+        self.node.collapse(sandbox)
     }
 }

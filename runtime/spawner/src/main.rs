@@ -10,6 +10,7 @@
 mod adopt;
 mod claim;
 mod clients;
+mod collapse;
 mod log;
 mod options;
 mod park;
@@ -136,6 +137,7 @@ fn run(options: &Options) -> Result<()> {
         parked: VecDeque::new(),
         ended: VecDeque::new(),
         wanted: VecDeque::new(),
+        collapses: VecDeque::new(),
         trouble: Trouble::default(),
         stop: None,
         counts: Slots::default(),

@@ -15,6 +15,7 @@ use hearth_runtime::sandbox::message::Exit;
 
 use crate::claim::Wanted;
 use crate::clients::{Asker, Clients};
+use crate::collapse::Collapse;
 use crate::log::say;
 use crate::poll::{Poll, Source};
 use crate::sandbox::{Sandbox, State};
@@ -59,6 +60,8 @@ pub(crate) struct Spawner {
     pub(crate) ended: VecDeque<Ended>,
     /// Claims that wait until there is a sandbox.
     pub(crate) wanted: VecDeque<Wanted>,
+    /// Memory that is to be gathered, one sandbox's after the other.
+    pub(crate) collapses: VecDeque<Collapse>,
     pub(crate) trouble: Trouble,
     /// Asked to stop: it does at the latest then.
     pub(crate) stop: Option<Instant>,
@@ -113,6 +116,7 @@ impl Spawner {
                 }
             }
             self.tidy_due(&mut clients);
+            self.collapse_more(&mut clients);
             if let Some(until) = self.stop {
                 let is_done = !self.sandboxes.values().any(Sandbox::is_ending);
                 if is_done || until <= Instant::now() {
@@ -133,6 +137,7 @@ impl Spawner {
                 resources,
             } => return self.claim(asker, function, &resources, clients),
             Ask::End { sandbox } => return self.end_asked(asker, sandbox, clients),
+            Ask::Collapse { sandbox } => return self.collapse(asker, sandbox, clients),
             Ask::List { after } => self.list(after),
             Ask::Slots => Answer::Slots(self.count()),
             Ask::Watch => Answer::Watching,
@@ -142,6 +147,9 @@ impl Spawner {
 
     /// How long there is nothing to do.
     fn patience(&self) -> Option<Duration> {
+        if !self.collapses.is_empty() {
+            return Some(Duration::ZERO);
+        }
         let endings = self.sandboxes.values().filter_map(|one| match &one.state {
             State::Ending(ending) => Some(ending.due),
             State::Parking { until, .. } => Some(*until),

@@ -30,6 +30,12 @@ pub enum Ask {
         /// Which.
         sandbox: SandboxId,
     },
+    /// Gather its memory, as it is now, into huge pages. Answered by [`Answer::Collapsed`] when that
+    /// is done; it takes a while, in which others are served.
+    Collapse {
+        /// Which.
+        sandbox: SandboxId,
+    },
     /// Which are there? Answered by [`Answer::Sandboxes`].
     List {
         /// Those whose ids come after this one; all where it is none.
@@ -50,6 +56,8 @@ pub enum Answer {
     Claimed(Claimed),
     /// It is gone: no process, cgroup or socket of it is left.
     Ended(Ended),
+    /// Its memory was gathered.
+    Collapsed(Collapsed),
     /// Claimed ones, as many as fit into a frame.
     Sandboxes {
         /// By id.
@@ -102,6 +110,20 @@ pub struct Ended {
     pub peak_bytes: Option<u64>,
     /// Processor time that it used.
     pub cpu: Option<Duration>,
+}
+
+/// What became of the memory of a sandbox that was to be in huge pages: of its parts that could be
+/// one, up to 2 GiB.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Collapsed {
+    /// In huge pages now, or before.
+    pub bytes: u64,
+    /// Left alone, as less than half of each page was touched.
+    pub sparse_bytes: u64,
+    /// Refused by the kernel.
+    pub failed_bytes: u64,
+    /// Why the first of it was, and what helps.
+    pub why: Option<String>,
 }
 
 /// One of the claimed ones.

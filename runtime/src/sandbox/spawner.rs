@@ -5,7 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::ask::{Answer, Ask, Claimed, Ended, Listed, Slots};
+use super::ask::{Answer, Ask, Claimed, Collapsed, Ended, Listed, Slots};
 use super::{Places, Resources};
 use crate::channel::{Connection, Frame, ReceiveError, SendError};
 use crate::id::{Epoch, FunctionName, SandboxId};
@@ -115,6 +115,14 @@ impl Spawner {
     pub fn end(&mut self, sandbox: SandboxId) -> Result<Ended, SpawnerError> {
         match self.ask(Ask::End { sandbox })? {
             Answer::Ended(ended) => Ok(ended),
+            other => Err(self.unexpected(&other)),
+        }
+    }
+
+    /// Gathers the memory of one into huge pages, and returns when that is done.
+    pub fn collapse(&mut self, sandbox: SandboxId) -> Result<Collapsed, SpawnerError> {
+        match self.ask(Ask::Collapse { sandbox })? {
+            Answer::Collapsed(collapsed) => Ok(collapsed),
             other => Err(self.unexpected(&other)),
         }
     }

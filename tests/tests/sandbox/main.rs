@@ -4,6 +4,7 @@
 mod answers;
 mod contained;
 mod escape;
+mod huge_pages;
 mod killed;
 mod many;
 mod misbehaved;
