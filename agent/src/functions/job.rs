@@ -405,6 +405,12 @@ pub(super) fn no_sandbox(error: &SandboxError) -> Problem {
                  name its directory in functions.spawner_dir",
             )
         }
+        SandboxError::Owned { .. } => Problem::new(
+            Kind::NoSpawner,
+            detail,
+            "end the other hearth, or give this one a hearth-spawner of its own and name its \
+             directory in functions.spawner_dir",
+        ),
         SandboxError::Spawner(SpawnerError::Refused { again: true, .. }) => {
             Problem::new(Kind::NoSandbox, detail, "try again")
         }

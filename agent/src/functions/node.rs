@@ -16,7 +16,7 @@ use super::manager::lock;
 
 /// Makes sandboxes, and knows those that are there.
 pub trait Node: Backend {
-    /// All that are claimed.
+    /// All that are claimed, for who owns them: from here on nobody else does.
     fn list(&self) -> Result<Vec<Listed>, SandboxError>;
 
     /// Gathers the memory of one into huge pages; when this returns that is done.
@@ -25,7 +25,9 @@ pub trait Node: Backend {
 
 impl Node for Processes {
     fn list(&self) -> Result<Vec<Listed>, SandboxError> {
-        self.ask(Spawner::list)
+        let listed = self.ask(Spawner::list)?;
+        self.own()?;
+        Ok(listed)
     }
 
     fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {

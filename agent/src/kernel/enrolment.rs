@@ -49,6 +49,8 @@ pub struct Enrolment {
     options: Options,
     seen: HashSet<FileId>,
     order: VecDeque<FileId>,
+    /// What was enrolled, by what it is whatever overlay it is seen through.
+    enrolled: HashSet<FileId>,
     /// By tgid: executables whose name is on its way.
     unseen: HashMap<u32, FileId>,
     /// By tgid: the executable and its `start_code`, of files whose `main` is to be learnt.
@@ -66,6 +68,7 @@ impl Default for Enrolment {
             options: Options::default(),
             seen: HashSet::new(),
             order: VecDeque::new(),
+            enrolled: HashSet::new(),
             unseen: HashMap::new(),
             learning: HashMap::new(),
             to_learn: HashMap::new(),
@@ -182,6 +185,11 @@ impl Enrolment {
         }
         self.remember(id);
         for (root, executable) in now.into_iter().chain(named) {
+            // Each sandbox of a function, each container of an image, has an overlay of its own.
+            let original = root.open(&executable).map(|target| target.original());
+            if original.is_ok_and(|original| original != id && !self.is_new(original)) {
+                continue;
+            }
             for note in self.enrol(probes, &root, &executable) {
                 let file = executable.display();
                 tracing::debug!(%file, note, "not every boundary has a probe");
@@ -189,6 +197,7 @@ impl Enrolment {
         }
         for forgotten in probes.uprobes().take_forgotten() {
             self.seen.remove(&forgotten);
+            self.enrolled.remove(&forgotten);
         }
         // As above.
         memory::give_back();
@@ -238,6 +247,14 @@ impl Enrolment {
         if let Err(note) = result {
             tracing::debug!(file = %target.shown().display(), note, "main is not learnt");
         }
+    }
+
+    /// Whether this file was not enrolled yet. Too many to be remembered begin anew.
+    fn is_new(&mut self, original: FileId) -> bool {
+        if self.enrolled.len() >= REMEMBERED {
+            self.enrolled.clear();
+        }
+        self.enrolled.insert(original)
     }
 
     fn remember(&mut self, id: FileId) {

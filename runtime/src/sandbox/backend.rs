@@ -197,6 +197,20 @@ pub enum SandboxError {
     /// The channel broke while receiving.
     #[error(transparent)]
     Receive(ReceiveError),
+    /// Another program uses the spawner: two would take each other's sandboxes for leftovers.
+    #[error("{path}: another program uses this hearth-spawner")]
+    Owned {
+        /// The lock that it holds.
+        path: String,
+    },
+    /// The lock of who uses the spawner cannot be had.
+    #[error("{path}: cannot be locked: {error}")]
+    Lock {
+        /// The lock.
+        path: String,
+        /// What the kernel said.
+        error: io::Error,
+    },
     /// No descriptor for it.
     #[error("no means to cancel a request: {0}")]
     Cancel(io::Error),

@@ -34,6 +34,12 @@ impl Places {
         self.0.join("spawner.sock")
     }
 
+    /// The lock of who uses the spawner: one at a time.
+    #[must_use]
+    pub fn owner(&self) -> PathBuf {
+        self.0.join("owner.lock")
+    }
+
     /// The directory of the spawner's journal.
     #[must_use]
     pub fn journal(&self) -> PathBuf {

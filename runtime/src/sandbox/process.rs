@@ -1,9 +1,12 @@
 //! Sandboxes made of processes, namespaces and cgroups, by way of the spawner.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
+
+use rustix::fs::{FlockOperation, Mode, OFlags};
+use rustix::io::Errno;
 
 use super::ask::{Ended, Listed};
 use super::backend::{
@@ -32,6 +35,7 @@ const KEPT: usize = 8;
 pub struct Processes {
     places: Places,
     idle: Mutex<Vec<Spawner>>,
+    owned: Mutex<Option<OwnedFd>>,
 }
 
 impl Processes {
@@ -41,7 +45,36 @@ impl Processes {
         Self {
             places,
             idle: Mutex::new(Vec::new()),
+            owned: Mutex::new(None),
         }
+    }
+
+    /// From here on nobody else may own the sandboxes of this spawner, until this is dropped or the
+    /// program ends. Who takes sandboxes that it does not know for leftovers must own them.
+    pub fn own(&self) -> Result<(), SandboxError> {
+        let Ok(mut owned) = self.owned.lock() else {
+            return Ok(());
+        };
+        if owned.is_some() {
+            return Ok(());
+        }
+        let path = self.places.owner();
+        let failed = |error: Errno| SandboxError::Lock {
+            path: path.display().to_string(),
+            error: error.into(),
+        };
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let mode = Mode::RUSR | Mode::WUSR;
+        let file = rustix::fs::open(&path, flags, mode).map_err(failed)?;
+        match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => *owned = Some(file),
+            Err(Errno::WOULDBLOCK) => {
+                let path = path.display().to_string();
+                return Err(SandboxError::Owned { path });
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        Ok(())
     }
 
     /// Asks the spawner, by a connection that is kept for the next who asks.

@@ -1,6 +1,7 @@
 //! Opening files as a process sees them: beneath its root directory.
 
 use std::fs::File;
+use std::hash::{Hash as _, Hasher as _};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -93,6 +94,7 @@ impl Root {
             path,
             id,
             len: u64::try_from(stat.st_size).unwrap_or(0),
+            modified: (stat.st_mtime, stat.st_mtime_nsec),
             executable: stat.st_mode & 0o111 != 0,
         })
     }
@@ -171,6 +173,8 @@ pub struct Target {
     shown: PathBuf,
     id: FileId,
     len: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, u64),
     executable: bool,
 }
 
@@ -199,6 +203,23 @@ impl Target {
     #[must_use]
     pub fn id(&self) -> FileId {
         self.id
+    }
+
+    /// The inode, of which a file in an overlay says that it is its layer's: the same file seen
+    /// through any number of overlays, each of a container or sandbox, is one. The layer's device
+    /// cannot be asked for; inode number, size and time tell files apart as well.
+    #[must_use]
+    pub fn original(&self) -> FileId {
+        if !self.is_in_overlay() {
+            return self.id;
+        }
+        let mut hasher = std::hash::DefaultHasher::new();
+        (self.len, self.modified).hash(&mut hasher);
+        FileId {
+            // No device has such a number: they have 32 bits.
+            dev: hasher.finish() | 1 << 63,
+            ino: self.id.ino,
+        }
     }
 
     /// Size when opened, in bytes.

@@ -101,7 +101,7 @@ impl Wanted {
 
     fn site(&self, delay: u64, step: Step) -> Site {
         Site {
-            id: self.file.id(),
+            id: self.file.original(),
             file: self.file.clone(),
             offset: self.offset + delay,
             symbol: self.symbol.clone(),
