@@ -276,6 +276,70 @@ fn who_is_interrupted_cancels_and_what_is_removed_ends_at_once() -> Result<()> {
 }
 
 #[test]
+fn a_second_agent_leaves_the_sandboxes_of_the_first_alone() -> Result<()> {
+    let scene = Scene::new()?;
+    let agent = scene.agent("")?;
+    let name = scene.deploy(Language::Rust, &[])?;
+    scene.run(&["invoke", &name, "{}"])?.success()?;
+    let folder = tempfile::Builder::new()
+        .prefix("hearth-functions-")
+        .tempdir()?;
+    let settings = format!(
+        "signals = [\"cold_start\"]\n[functions]\nenabled = true\nstate_dir = \"{}\"\n\
+         api_socket = \"{}\"\nspawner_dir = \"{}\"\n",
+        folder.path().join("state").display(),
+        folder.path().join("api.sock").display(),
+        scene.node.places().directory().display(),
+    );
+    let second = Daemon::start(&settings)?;
+    let socket = folder.path().join("api.sock");
+    let ask = |arguments: &[&str]| {
+        let mut command = Command::new(trace::hearth()?);
+        command
+            .arg("fn")
+            .arg("--socket")
+            .arg(&socket)
+            .args(arguments);
+        child::run(&mut command, PATIENCE)
+    };
+    let layer = layer("shell")?.display().to_string();
+    ask(&["deploy", "other", "--root", &layer, "--", "/bootstrap"])?.success()?;
+    let told = ask(&["invoke", "other", "{}"])?;
+    ensure!(
+        told.stderr.contains("functions.spawner_dir"),
+        "{}",
+        told.stderr
+    );
+    second.stop()?;
+    let warm = scene.json(&["invoke", &name, "{}", "--json"])?;
+    assert_eq!(warm["origin"], "warm", "{warm}");
+    agent.stop()?;
+    Ok(())
+}
+
+#[test]
+fn each_start_of_one_program_costs_the_agent_no_more_probes() -> Result<()> {
+    let scene = Scene::new()?;
+    let agent = scene.agent("")?;
+    let name = scene.deploy(Language::Rust, &[])?;
+    let exit = json!({ "do": "exit" }).to_string();
+    let descriptors =
+        || -> Result<usize> { Ok(std::fs::read_dir(format!("/proc/{}/fd", agent.pid()))?.count()) };
+    // What there is to enrol is enrolled by then.
+    for _ in 0..4 {
+        scene.run(&["invoke", &name, &exit])?;
+    }
+    let before = descriptors()?;
+    for _ in 0..20 {
+        scene.run(&["invoke", &name, &exit])?;
+    }
+    let after = descriptors()?;
+    ensure!(after <= before + 6, "{before} descriptors, then {after}");
+    agent.stop()?;
+    Ok(())
+}
+
+#[test]
 fn functions_in_the_file_are_deployed_and_a_missing_spawner_is_named() -> Result<()> {
     let mut scene = Scene::new()?;
     let shell = layer("shell")?;

@@ -31,7 +31,7 @@ const BASE_ENVIRONMENT: [(&str, &str); 4] = [
 ];
 
 /// What carries frames out of the VM, each before what needs it, and what sandboxes mount.
-const MODULES_LOADED: [&str; 7] = [
+const MODULES_LOADED: [&str; 11] = [
     "virtio",
     "virtio_ring",
     "virtio_pci_legacy_dev",
@@ -39,6 +39,10 @@ const MODULES_LOADED: [&str; 7] = [
     "virtio_pci",
     "virtio_console",
     "overlay",
+    "llc",
+    "stp",
+    "bridge",
+    "veth",
 ];
 
 /// The emulator.

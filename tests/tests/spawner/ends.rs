@@ -99,7 +99,9 @@ fn a_sandbox_that_is_killed_for_memory_says_so_and_the_next_one_does_not() -> Re
     let claimed = scene.claim(resources)?;
     ensure!(scene.order(claimed.sandbox, b'm').is_err());
     let ended = watch.next(PATIENCE)?.context("nothing was told")?;
-    assert_eq!((ended.how, ended.oom_kills), (KILLED, Some(1)));
+    assert_eq!(ended.how, KILLED);
+    // Where the whole cgroup goes with the victim, each of it may be counted.
+    ensure!(ended.oom_kills >= Some(1), "{ended:?}");
     ensure!(
         ended.peak_bytes.is_some_and(|peak| peak > 24 * MIB),
         "{ended:?}"

@@ -61,10 +61,9 @@ fn claimed_sandboxes_go_on_when_the_spawner_is_killed_and_parked_ones_do_not() -
     assert_eq!((ended.sandbox, ended.how), (exits.sandbox, Exit::Unknown));
     ensure!(scene.order(is_hungry.sandbox, b'm').is_err());
     let ended = watch.next(PATIENCE)?.context("nothing was told")?;
-    assert_eq!(
-        (ended.sandbox, ended.oom_kills),
-        (is_hungry.sandbox, Some(1))
-    );
+    assert_eq!(ended.sandbox, is_hungry.sandbox);
+    // Where the whole cgroup goes with the victim, each of it may be counted.
+    ensure!(ended.oom_kills >= Some(1), "{ended:?}");
     let ended = scene.spawner()?.end(is_ended.sandbox)?;
     assert_eq!((ended.how, ended.oom_kills), (Exit::Unknown, Some(0)));
     scene.only_parked(1)

@@ -23,10 +23,11 @@ const LADDER: &[&str] = &[
     "oom",
     "retransmit",
     "sandbox",
+    "spawner",
 ];
 
 /// Of these, those that deploy functions.
-const WITH_FUNCTIONS: &[&str] = &["functions", "sandbox"];
+const WITH_FUNCTIONS: &[&str] = &["functions", "sandbox", "spawner"];
 
 /// Test programs of the agent that take root and run in the VM tiers too.
 const AS_ROOT_LADDER: &[&str] = &["oom_recorder"];
