@@ -11,6 +11,9 @@ use super::reclaim::{PAUSE, Reclaim, Round};
 const FIRST: Duration = Duration::from_millis(1);
 const LAST: Duration = Duration::from_secs(1);
 
+/// How long one that nobody is in any more may take to be clean.
+const SOON: Duration = Duration::from_secs(1);
+
 /// One that was given back.
 #[derive(Debug)]
 pub(super) struct Waiting {
@@ -51,6 +54,11 @@ impl Waiting {
             pause: FIRST,
             reclaim: Reclaim::default(),
         }
+    }
+
+    /// Whether it will be clean in a moment, so that none needs be made in its place.
+    pub(super) fn is_coming(&self) -> bool {
+        !self.is_spent && !self.is_inhabited && self.since.elapsed() < SOON
     }
 
     /// Not before a while that grows.

@@ -190,7 +190,7 @@ impl Pool {
             self.take_in(waiting)?;
             return Ok(true);
         }
-        if self.ready.len() < self.bounds.ready {
+        if self.is_short() {
             let cgroup = self.make()?;
             self.keep(cgroup)?;
             return Ok(true);
@@ -198,10 +198,16 @@ impl Pool {
         Ok(false)
     }
 
+    /// Whether there are too few, those that are about to be clean again included.
+    fn is_short(&self) -> bool {
+        let coming = self.waiting.iter().filter(|waiting| waiting.is_coming());
+        self.ready.len() + coming.count() < self.bounds.ready
+    }
+
     /// When there will be something to do for [`Self::step`]; none while nothing is given back.
     #[must_use]
     pub fn due(&self) -> Option<Instant> {
-        if self.ready.len() < self.bounds.ready {
+        if self.is_short() {
             return Some(Instant::now());
         }
         self.waiting.iter().map(|waiting| waiting.due).min()
