@@ -47,3 +47,9 @@ pub fn shared() -> Result<Hold> {
 pub fn quiet() -> Result<Hold> {
     hold(FlockOperation::LockExclusive)
 }
+
+/// Whether this machine is an emulated one, which is slow.
+#[must_use]
+pub fn is_emulated() -> bool {
+    std::env::var_os("HEARTH_PROGRAMS").is_some()
+}

@@ -44,7 +44,7 @@ fn killed_at_any_step_it_leaves_nothing_that_the_next_one_does_not_find() -> Res
     // Some of the others each time, in the end all; `HEARTH_EACH_CALL` has them all at once.
     let stride = match std::env::var_os("HEARTH_EACH_CALL") {
         Some(_) => 1,
-        None if Scene::is_emulated() => 29,
+        None if machine::is_emulated() => 29,
         None => 7,
     };
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;

@@ -64,11 +64,6 @@ impl Scene {
         })
     }
 
-    /// Whether this machine is an emulated one, which is slow.
-    pub(crate) fn is_emulated() -> bool {
-        std::env::var_os("HEARTH_PROGRAMS").is_some()
-    }
-
     pub(crate) fn claim(&self, resources: Resources) -> Result<Claimed> {
         Ok(self.spawner()?.claim("resize".parse()?, resources)?)
     }
