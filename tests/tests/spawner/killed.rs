@@ -21,7 +21,7 @@ use hearth_tests::node::{Language, Node, PATIENCE, Remains};
 use hearth_tests::whole::Whole;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::scene::{Scene, until};
+use crate::scene::until;
 use crate::tracer::{Calls, Came, Point, Traced};
 
 /// Spawners that are killed beside each other: they wait more than they work.
