@@ -69,7 +69,10 @@ fn what_was_touched_is_gathered_and_what_was_not_is_not_charged() -> Result<()> 
     let told = format!("{collapsed:?}, {huge_before} to {huge} of {before} to {after}");
     assert!(huge >= huge_before.max(24 * MIB), "{told}");
     assert!(collapsed.bytes >= 24 * MIB, "{told}");
-    assert!(collapsed.sparse_bytes >= 24 * MIB, "{told}");
+    // Where every mapping has huge pages anyway, nothing of it is sparse.
+    let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled")?;
+    let is_always = enabled.contains("[always]");
+    assert!(is_always || collapsed.sparse_bytes >= 24 * MIB, "{told}");
     assert!(after < before + 8 * MIB, "{told}");
     let (_, same) = instance.answer(&json!({}))?;
     assert_eq!(same, true, "its content is what it was");

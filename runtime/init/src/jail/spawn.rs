@@ -6,7 +6,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use hearth_runtime::sandbox::message::NotStarted;
+use hearth_runtime::sandbox::message::{Exit, NotStarted};
 use hearth_runtime::sandbox::start::Start;
 use hearth_runtime::seccomp;
 use rustix::fs::{Mode, fchmod};
@@ -110,7 +110,17 @@ impl Spawned {
                 Err(told(step.unwrap_or(Step::Exec), &error, start))
             }
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                receive(&self.listener).map_err(|error| sandbox("waiting for its program", error))
+                // It was sent before the program ran: where it is not there, nothing ran.
+                receive(&self.listener).map_err(|_| {
+                    let status = waitpid(Some(self.pid), WaitOptions::empty());
+                    let how = status.ok().flatten().map_or(Exit::Unknown, |(_, status)| {
+                        let signal = status.terminating_signal().map(Exit::Signal);
+                        signal
+                            .or(status.exit_status().map(Exit::Code))
+                            .unwrap_or(Exit::Unknown)
+                    });
+                    NotStarted::Exited { how }
+                })
             }
             Err(error) => Err(sandbox("waiting for its program", error)),
         }
