@@ -9,6 +9,8 @@
 //! - [`heap`]: what garbage collectors are told of a memory limit.
 //! - [`invoke`]: the function interface, the AWS Lambda Runtime API.
 //! - [`journal`]: what the spawner has made and not yet taken away.
+//! - [`pool`]: how many instances of a function are kept, and which; decided without a clock or a
+//!   system call.
 //! - [`private`]: directories that are nobody else's.
 //! - [`process`]: one process for certain, by its number and its start.
 //! - [`rootfs`]: what is at `/` in a sandbox, from layers that are not trusted.
@@ -23,6 +25,8 @@ pub mod id;
 pub mod invoke;
 #[cfg(feature = "host")]
 pub mod journal;
+#[cfg(feature = "host")]
+pub mod pool;
 #[cfg(feature = "host")]
 pub mod private;
 pub mod process;

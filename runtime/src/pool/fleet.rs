@@ -1,0 +1,442 @@
+//! The pools of a node, which share its memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::greedy_dual::Clock;
+use super::input::{Action, Input, Instance, Reason, Refusal, Retired};
+use super::{Moment, Pool};
+use crate::id::FunctionName;
+
+/// The pools of all functions of a node. It does what it is told at once and in order: the same
+/// inputs at the same moments give the same actions.
+pub struct Fleet {
+    pools: BTreeMap<FunctionName, Pool>,
+    /// When which wants to be asked again.
+    due: BTreeSet<(Moment, FunctionName)>,
+    /// Bytes that all instances may have together.
+    budget: u64,
+    /// The number of the next instance.
+    number: u64,
+    clock: Clock,
+    now: Moment,
+}
+
+impl Default for Fleet {
+    fn default() -> Self {
+        Self {
+            pools: BTreeMap::new(),
+            due: BTreeSet::new(),
+            budget: u64::MAX,
+            number: 0,
+            clock: Clock::default(),
+            now: Moment::default(),
+        }
+    }
+}
+
+impl Fleet {
+    /// A number for an instance that was there before.
+    pub const fn number(&mut self) -> Instance {
+        self.number += 1;
+        Instance(self.number)
+    }
+
+    /// The pool of one function.
+    #[must_use]
+    pub fn pool(&self, function: &FunctionName) -> Option<&Pool> {
+        self.pools.get(function)
+    }
+
+    /// All pools, by the names of their functions.
+    pub fn pools(&self) -> impl Iterator<Item = (&FunctionName, &Pool)> {
+        self.pools.iter()
+    }
+
+    /// Memory of all instances, in bytes, by what one of each function takes.
+    #[must_use]
+    pub fn used(&self) -> u64 {
+        let of = |pool: &Pool| pool.weight().saturating_mul(pool.instances().into());
+        self.pools.values().map(of).fold(0, u64::saturating_add)
+    }
+
+    /// When it wants [`Input::Tick`], if nothing else comes before.
+    #[must_use]
+    pub fn next(&self) -> Option<Moment> {
+        self.due.first().map(|(due, _)| *due)
+    }
+
+    /// Takes note of what happened, and says what is to be done. A moment before the last one is
+    /// taken for that.
+    pub fn apply(&mut self, now: Moment, input: Input) -> Vec<Action> {
+        self.now = self.now.max(now);
+        let mut out = Vec::new();
+        if let Some(function) = self.note(input, &mut out) {
+            self.settle(&function, &mut out);
+        }
+        while let Some((due, function)) = self.due.first().cloned() {
+            if due > self.now {
+                break;
+            }
+            self.settle(&function, &mut out);
+        }
+        out
+    }
+
+    /// Tells the pool; that is to be brought into order then.
+    fn note(&mut self, input: Input, out: &mut Vec<Action>) -> Option<FunctionName> {
+        let (now, clock) = (self.now, self.clock);
+        match input {
+            Input::Deploy {
+                function,
+                settings,
+                renew,
+            } => {
+                if let Some(pool) = self.pools.get_mut(&function) {
+                    pool.redeploy(*settings, renew, out);
+                } else {
+                    let pool = Pool::new(function.clone(), *settings);
+                    self.pools.insert(function.clone(), pool);
+                }
+                Some(function)
+            }
+            Input::Remove { function } => {
+                let pool = self.pools.remove(&function)?;
+                self.due
+                    .remove(&(pool.next().unwrap_or_default(), function));
+                pool.remove(out);
+                None
+            }
+            Input::Arrive {
+                function,
+                ticket,
+                deadline,
+            } => {
+                let Some(pool) = self.pools.get_mut(&function) else {
+                    let refusal = Refusal {
+                        reason: Reason::Removed,
+                        retry_after: std::time::Duration::ZERO,
+                    };
+                    out.push(Action::Refuse {
+                        function,
+                        ticket,
+                        refusal,
+                    });
+                    return None;
+                };
+                pool.arrive(now, ticket, deadline, out);
+                Some(function)
+            }
+            Input::Again {
+                function,
+                ticket,
+                deadline,
+            } => self.tell(function, |pool| pool.again(ticket, deadline)),
+            Input::Cancel { function, ticket } => self.tell(function, |pool| pool.cancel(ticket)),
+            Input::Found {
+                function,
+                instance,
+                busy,
+            } => {
+                self.number = self.number.max(instance.0);
+                self.of_instance(function, instance, out, |pool, _| {
+                    pool.found(now, clock, instance, busy);
+                })
+            }
+            Input::Started { function, instance } => {
+                self.of_instance(function, instance, out, |pool, out| {
+                    pool.started(now, clock, instance, out);
+                })
+            }
+            Input::NotStarted { function, instance } => {
+                let pool = self.pools.get_mut(&function)?;
+                pool.not_started(now, instance, out);
+                Some(function)
+            }
+            Input::Served {
+                function,
+                instance,
+                work,
+            } => self.of_instance(function, instance, out, |pool, out| {
+                pool.served(now, clock, instance, work, out);
+            }),
+            Input::Ended {
+                function,
+                instance,
+                fault,
+            } => self.tell(function, |pool| pool.ended(now, instance, fault)),
+            Input::Measured { function, start } => {
+                self.tell(function, |pool| pool.measured(now, start))
+            }
+            Input::Weighed { function, bytes } => self.tell(function, |pool| pool.weighed(bytes)),
+            Input::Scheduled {
+                function,
+                instances,
+            } => self.tell(function, |pool| pool.scheduled(instances)),
+            Input::Budget { bytes } => {
+                self.budget = bytes;
+                self.evict(0, out);
+                None
+            }
+            Input::Tick => None,
+        }
+    }
+
+    fn tell(
+        &mut self,
+        function: FunctionName,
+        tell: impl FnOnce(&mut Pool),
+    ) -> Option<FunctionName> {
+        tell(self.pools.get_mut(&function)?);
+        Some(function)
+    }
+
+    /// Tells of an instance that is alive: where its function is gone, it goes.
+    fn of_instance(
+        &mut self,
+        function: FunctionName,
+        instance: Instance,
+        out: &mut Vec<Action>,
+        tell: impl FnOnce(&mut Pool, &mut Vec<Action>),
+    ) -> Option<FunctionName> {
+        if let Some(pool) = self.pools.get_mut(&function) {
+            tell(pool, out);
+            return Some(function);
+        }
+        out.push(Action::Retire {
+            function,
+            instance,
+            why: Retired::Removed,
+        });
+        None
+    }
+
+    /// Brings one pool into order, and starts what it wants as far as there is memory.
+    fn settle(&mut self, function: &FunctionName, out: &mut Vec<Action>) {
+        let Some(pool) = self.pools.get_mut(function) else {
+            return;
+        };
+        let before = pool.next();
+        let wanted = pool.settle(self.now, out);
+        let weight = pool.weight();
+        for nth in 0..wanted.must + wanted.may {
+            // Without a budget nothing has to be added up.
+            let fits = self.budget == u64::MAX
+                || if nth < wanted.must {
+                    self.make_room(weight, out)
+                } else {
+                    self.used().saturating_add(weight) <= self.budget
+                };
+            let instance = Instance(self.number + 1);
+            let Some(pool) = self.pools.get_mut(function) else {
+                break;
+            };
+            if !fits {
+                pool.denied(self.now);
+                break;
+            }
+            self.number = instance.0;
+            pool.start(instance, out);
+        }
+        let after = self.pools.get(function).and_then(Pool::next);
+        if before != after {
+            if let Some(before) = before {
+                self.due.remove(&(before, function.clone()));
+            }
+            if let Some(after) = after {
+                self.due.insert((after, function.clone()));
+            }
+        }
+    }
+
+    /// Whether so many bytes fit, where idle ones go for them. Nothing goes in vain.
+    fn make_room(&mut self, bytes: u64, out: &mut Vec<Action>) -> bool {
+        let idle = |pool: &Pool| pool.weight().saturating_mul(pool.evictable().into());
+        let idle = self.pools.values().map(idle).fold(0, u64::saturating_add);
+        let least = self.used().saturating_sub(idle);
+        least.saturating_add(bytes) <= self.budget && self.evict(bytes, out)
+    }
+
+    /// Lets idle ones go, the cheapest to have again first, until so many bytes fit beside the rest.
+    fn evict(&mut self, bytes: u64, out: &mut Vec<Action>) -> bool {
+        while self.used().saturating_add(bytes) > self.budget {
+            let cheapest = self
+                .pools
+                .values_mut()
+                .filter_map(|pool| Some((pool.cheapest()?, pool)))
+                .min_by(|(a, _), (b, _)| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+            let Some((worth, pool)) = cheapest else {
+                return false;
+            };
+            pool.evict(worth, out);
+            self.clock.rise(worth);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::{Served, Settings, Ticket};
+    use super::*;
+
+    struct Scene {
+        fleet: Fleet,
+        now: Moment,
+        tickets: u64,
+    }
+
+    fn settings(max: u32) -> Settings {
+        Settings {
+            min: 0,
+            max,
+            reserved: 0,
+            queue: 2,
+            hold: false,
+            policy: "fixed:600".parse().expect("a policy"),
+            memory_bytes: 100,
+        }
+    }
+
+    impl Scene {
+        fn new(functions: &[(&str, Settings)]) -> Self {
+            let mut scene = Self {
+                fleet: Fleet::default(),
+                now: Moment::default(),
+                tickets: 0,
+            };
+            for (name, settings) in functions {
+                scene.tell(Input::Deploy {
+                    function: self::name(name),
+                    settings: Box::new(settings.clone()),
+                    renew: false,
+                });
+            }
+            scene
+        }
+
+        fn tell(&mut self, input: Input) -> Vec<Action> {
+            self.fleet.apply(self.now, input)
+        }
+
+        fn pass(&mut self, seconds: u64) -> Vec<Action> {
+            self.now = self.now.after(Duration::from_secs(seconds));
+            self.tell(Input::Tick)
+        }
+
+        fn arrive(&mut self, function: &str) -> Vec<Action> {
+            self.tickets += 1;
+            self.tell(Input::Arrive {
+                function: name(function),
+                ticket: Ticket(self.tickets),
+                deadline: self.now.after(Duration::from_secs(30)),
+            })
+        }
+
+        fn started(&mut self, function: &str, instance: u64) -> Vec<Action> {
+            self.tell(Input::Started {
+                function: name(function),
+                instance: Instance(instance),
+            })
+        }
+
+        fn served(&mut self, function: &str, instance: u64) -> Vec<Action> {
+            self.tell(Input::Served {
+                function: name(function),
+                instance: Instance(instance),
+                work: Duration::from_millis(5),
+            })
+        }
+    }
+
+    fn name(text: &str) -> FunctionName {
+        text.parse().expect("a name")
+    }
+
+    fn start(function: &str, instance: u64) -> Action {
+        Action::Start {
+            function: name(function),
+            instance: Instance(instance),
+        }
+    }
+
+    fn serve(function: &str, ticket: u64, instance: u64, how: Served) -> Action {
+        Action::Serve {
+            function: name(function),
+            ticket: Ticket(ticket),
+            instance: Instance(instance),
+            how,
+        }
+    }
+
+    fn retire(function: &str, instance: u64, why: Retired) -> Action {
+        Action::Retire {
+            function: name(function),
+            instance: Instance(instance),
+            why,
+        }
+    }
+
+    #[test]
+    fn the_first_request_starts_one_and_the_second_finds_it() {
+        let mut scene = Scene::new(&[("a", settings(3))]);
+        assert_eq!(scene.arrive("a"), [start("a", 1)]);
+        assert_eq!(scene.started("a", 1), [serve("a", 1, 1, Served::Miss)]);
+        assert_eq!(scene.served("a", 1), []);
+        assert_eq!(scene.arrive("a"), [serve("a", 2, 1, Served::Hit)]);
+        assert_eq!(scene.served("a", 1), []);
+        assert_eq!(scene.pass(599), []);
+        assert_eq!(scene.pass(1), [retire("a", 1, Retired::Idle)]);
+    }
+
+    #[test]
+    fn who_comes_when_all_are_at_work_waits_and_then_is_refused() {
+        let mut scene = Scene::new(&[("a", settings(1))]);
+        scene.arrive("a");
+        scene.started("a", 1);
+        assert_eq!(scene.arrive("a"), []);
+        assert_eq!(scene.arrive("a"), []);
+        let full = scene.arrive("a");
+        assert!(
+            matches!(&*full, [Action::Refuse { refusal, .. }]
+                if refusal.reason == Reason::Full && refusal.retry_after >= Duration::from_secs(1)),
+            "{full:?}"
+        );
+        assert_eq!(scene.served("a", 1), [serve("a", 2, 1, Served::Queued)]);
+        let late = scene.pass(30);
+        assert!(
+            matches!(&*late, [Action::Refuse { ticket: Ticket(3), refusal, .. }]
+                if refusal.reason == Reason::Late),
+            "{late:?}"
+        );
+    }
+
+    #[test]
+    fn memory_goes_to_who_waits_and_never_below_what_was_promised() {
+        let kept = Settings {
+            min: 1,
+            ..settings(3)
+        };
+        let mut scene = Scene::new(&[("a", kept), ("b", settings(3)), ("c", settings(3))]);
+        // Its promise is kept at the next look.
+        assert_eq!(scene.fleet.pools[&name("a")].size().starting, 1);
+        scene.started("a", 1);
+        scene.tell(Input::Budget { bytes: 250 });
+        scene.arrive("b");
+        scene.started("b", 2);
+        scene.served("b", 2);
+        assert_eq!(
+            scene.arrive("c"),
+            [retire("b", 2, Retired::Evicted), start("c", 3)]
+        );
+        scene.started("c", 3);
+        // One is promised, the other is at work.
+        assert_eq!(scene.arrive("b"), []);
+        scene.served("c", 3);
+        assert_eq!(
+            scene.pass(1),
+            [retire("c", 3, Retired::Evicted), start("b", 4)]
+        );
+    }
+}

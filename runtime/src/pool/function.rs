@@ -1,0 +1,535 @@
+//! The pool of one function.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+use super::greedy_dual::{Clock, Worth};
+use super::input::{Action, Instance, Reason, Refusal, Retired, Served, Ticket};
+use super::policy::{Policy, Seen};
+use super::{BackOff, Moment, Settings};
+use crate::id::FunctionName;
+
+/// Starts that the cost of another one is told from.
+const COSTS: usize = 32;
+/// What a start is taken to cost as long as none was measured.
+const UNMEASURED: Duration = Duration::from_millis(250);
+/// When what there was no memory for is tried again.
+const MEMORY_AGAIN: Duration = Duration::from_secs(1);
+/// The shortest and the longest time after which another attempt is worth it.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
+
+/// The instances of one function, and who waits for one.
+pub struct Pool {
+    name: FunctionName,
+    settings: Settings,
+    policy: Box<dyn Policy>,
+    scheduled: u32,
+    /// The one that was used last is at the end.
+    ready: VecDeque<Ready>,
+    starting: BTreeSet<Instance>,
+    busy: BTreeSet<Instance>,
+    /// Those of the starting and busy ones that run something older.
+    old: BTreeSet<Instance>,
+    waiting: VecDeque<Waiting>,
+    back_off: BackOff,
+    /// There was no memory: until when nothing is tried.
+    denied: Option<Moment>,
+    costs: VecDeque<Duration>,
+    weight: u64,
+    /// Since it last had no instance.
+    uses: u64,
+    /// Mean time at work, over the last few.
+    work: Duration,
+    target: u32,
+    next: Option<Moment>,
+    counts: Counts,
+}
+
+struct Ready {
+    instance: Instance,
+    since: Moment,
+    worth: Worth,
+}
+
+struct Waiting {
+    ticket: Ticket,
+    deadline: Moment,
+}
+
+/// How many there are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Size {
+    /// There should be, at work or not.
+    pub target: u32,
+    /// Wait for work.
+    pub ready: u32,
+    /// Start.
+    pub starting: u32,
+    /// Are at work.
+    pub busy: u32,
+    /// Requests that wait.
+    pub waiting: u32,
+}
+
+/// What happened since the pool began.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests that found an instance idle.
+    pub hits: u64,
+    /// That waited for one that was at work.
+    pub queued: u64,
+    /// That waited for one to start.
+    pub misses: u64,
+    /// That were refused.
+    pub refused: u64,
+    /// Instances that were to be started.
+    pub starts: u64,
+    /// Instances that were ended to make room.
+    pub evicted: u64,
+}
+
+/// Instances that should be started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Wanted {
+    /// Somebody waits, or they were promised: idle ones of others may go for them.
+    pub(super) must: u32,
+    /// Where there is memory.
+    pub(super) may: u32,
+}
+
+impl Pool {
+    pub(super) fn new(name: FunctionName, settings: Settings) -> Self {
+        Self {
+            name,
+            policy: settings.policy.build(),
+            scheduled: 0,
+            ready: VecDeque::new(),
+            starting: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            old: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            back_off: BackOff::default(),
+            denied: None,
+            costs: VecDeque::new(),
+            weight: settings.memory_bytes,
+            uses: 0,
+            work: Duration::ZERO,
+            target: 0,
+            next: None,
+            counts: Counts::default(),
+            settings,
+        }
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn size(&self) -> Size {
+        Size {
+            target: self.target,
+            ready: count(self.ready.len()),
+            starting: count(self.starting.len()),
+            busy: count(self.busy.len()),
+            waiting: count(self.waiting.len()),
+        }
+    }
+
+    /// What happened since it began.
+    #[must_use]
+    pub const fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// How it is to be.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// How long a function that keeps failing is left alone from now on, and how often it failed.
+    #[must_use]
+    pub fn back_off(&self, now: Moment) -> (Duration, u32) {
+        (self.back_off.left(now), self.back_off.failures())
+    }
+
+    /// Memory that one of them takes, in bytes.
+    #[must_use]
+    pub const fn weight(&self) -> u64 {
+        self.weight
+    }
+
+    /// Instances, whatever they do.
+    #[must_use]
+    pub fn instances(&self) -> u32 {
+        count(self.ready.len() + self.starting.len() + self.busy.len())
+    }
+
+    /// When it wants to be asked again.
+    pub(super) const fn next(&self) -> Option<Moment> {
+        self.next
+    }
+
+    pub(super) fn redeploy(&mut self, settings: Settings, renew: bool, out: &mut Vec<Action>) {
+        if settings.policy != self.settings.policy {
+            self.policy = settings.policy.build();
+        }
+        if settings.memory_bytes != self.settings.memory_bytes {
+            self.weight = settings.memory_bytes;
+        }
+        self.settings = settings;
+        if renew {
+            self.back_off = BackOff::default();
+            self.old = self.starting.union(&self.busy).copied().collect();
+            while let Some(ready) = self.ready.pop_front() {
+                self.retire(ready.instance, Retired::Old, out);
+            }
+        }
+    }
+
+    /// Everything of it ends.
+    pub(super) fn remove(mut self, out: &mut Vec<Action>) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            self.refuse(waiting.ticket, Reason::Removed, Duration::ZERO, out);
+        }
+        let ready = self.ready.iter().map(|ready| ready.instance);
+        let all: Vec<Instance> = ready.chain(self.starting.iter().copied()).collect();
+        for instance in all.into_iter().chain(self.busy.clone()) {
+            self.retire(instance, Retired::Removed, out);
+        }
+    }
+
+    pub(super) fn arrive(
+        &mut self,
+        now: Moment,
+        ticket: Ticket,
+        deadline: Moment,
+        out: &mut Vec<Action>,
+    ) {
+        self.policy.arrived(now);
+        if self.ready.is_empty() && self.waiting.len() >= self.settings.queue as usize {
+            let soon = self.turn();
+            return self.refuse(ticket, Reason::Full, soon, out);
+        }
+        self.waiting.push_back(Waiting { ticket, deadline });
+    }
+
+    pub(super) fn again(&mut self, ticket: Ticket, deadline: Moment) {
+        self.waiting.push_front(Waiting { ticket, deadline });
+    }
+
+    pub(super) fn cancel(&mut self, ticket: Ticket) {
+        self.waiting.retain(|waiting| waiting.ticket != ticket);
+    }
+
+    pub(super) fn found(&mut self, now: Moment, clock: Clock, instance: Instance, busy: bool) {
+        if busy {
+            self.busy.insert(instance);
+        } else {
+            self.idle(now, clock, instance);
+        }
+    }
+
+    pub(super) fn started(
+        &mut self,
+        now: Moment,
+        clock: Clock,
+        instance: Instance,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.starting.remove(&instance) {
+            return self.retire(instance, Retired::Surplus, out);
+        }
+        if self.old.remove(&instance) {
+            return self.retire(instance, Retired::Old, out);
+        }
+        self.idle(now, clock, instance);
+        self.serve(now, Served::Miss, out);
+    }
+
+    pub(super) fn not_started(&mut self, now: Moment, instance: Instance, out: &mut Vec<Action>) {
+        if !self.starting.remove(&instance) {
+            return;
+        }
+        // What was replaced says nothing of what replaces it.
+        if self.old.remove(&instance) {
+            return;
+        }
+        self.back_off.failed(now);
+        if !self.settings.hold
+            && self.waiting.len() > self.starting.len()
+            && let Some(waiting) = self.waiting.pop_front()
+        {
+            let left = self.back_off.left(now);
+            let reason = Reason::NotStarted { instance };
+            self.refuse(waiting.ticket, reason, left, out);
+        }
+    }
+
+    pub(super) fn served(
+        &mut self,
+        now: Moment,
+        clock: Clock,
+        instance: Instance,
+        work: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.busy.remove(&instance) {
+            return self.retire(instance, Retired::Surplus, out);
+        }
+        self.policy.served(now, work);
+        self.work = (self.work * 7 + work) / 8;
+        if self.old.remove(&instance) {
+            return self.retire(instance, Retired::Old, out);
+        }
+        self.idle(now, clock, instance);
+        self.serve(now, Served::Queued, out);
+    }
+
+    pub(super) fn ended(&mut self, now: Moment, instance: Instance, fault: bool) {
+        self.busy.remove(&instance);
+        self.starting.remove(&instance);
+        self.ready.retain(|ready| ready.instance != instance);
+        if !self.old.remove(&instance) && fault {
+            self.back_off.failed(now);
+        }
+    }
+
+    pub(super) fn measured(&mut self, now: Moment, start: Duration) {
+        self.policy.measured(now, start);
+        if self.costs.len() >= COSTS {
+            self.costs.pop_front();
+        }
+        self.costs.push_back(start);
+    }
+
+    pub(super) const fn weighed(&mut self, bytes: u64) {
+        self.weight = bytes;
+    }
+
+    pub(super) const fn scheduled(&mut self, instances: u32) {
+        self.scheduled = instances;
+    }
+
+    /// Brings it into order after whatever happened; what should be started is left to who knows
+    /// how much memory there is.
+    pub(super) fn settle(&mut self, now: Moment, out: &mut Vec<Action>) -> Wanted {
+        self.expire(now, out);
+        self.serve(now, Served::Hit, out);
+        let seen = Seen {
+            now,
+            demand: count(self.busy.len() + self.waiting.len()),
+            ready: count(self.ready.len()),
+            starting: count(self.starting.len()),
+            memory_bytes: self.weight,
+        };
+        let plan = self.policy.plan(seen);
+        let promised = self.promised();
+        self.target = promised.max(plan.target).min(self.settings.max);
+        let old = count(self.old.len());
+        let mut current = self.instances() - old;
+        while let Some(oldest) = self.ready.front() {
+            let why = if current > self.settings.max {
+                Retired::Surplus
+            } else if current > self.target && now.since(oldest.since) >= plan.keep_alive {
+                Retired::Idle
+            } else {
+                break;
+            };
+            let instance = oldest.instance;
+            self.ready.pop_front();
+            self.retire(instance, why, out);
+            current -= 1;
+        }
+        if self.instances() == 0 {
+            self.uses = 0;
+        }
+        let held = !self.back_off.left(now).is_zero();
+        let needed = count(self.busy.len() + self.waiting.len()).max(promised);
+        let room = self.settings.max.saturating_sub(current + old);
+        let must = match (held, self.settings.hold) {
+            (false, _) => needed.saturating_sub(current),
+            (true, false) => count(self.waiting.len().saturating_sub(self.starting.len())),
+            (true, true) => 0,
+        };
+        let must = must.min(room);
+        let may = if held {
+            0
+        } else {
+            self.target.saturating_sub(current + must).min(room - must)
+        };
+        let wanted = match self.denied {
+            Some(until) if now < until => Wanted::default(),
+            _ => {
+                self.denied = None;
+                Wanted { must, may }
+            }
+        };
+        let leaves = self
+            .ready
+            .front()
+            .filter(|_| current > self.target)
+            .map(|oldest| oldest.since.after(plan.keep_alive));
+        let late = self.waiting.iter().map(|waiting| waiting.deadline).min();
+        let tried = held.then(|| now.after(self.back_off.left(now)));
+        self.next = [leaves, late, tried, self.denied, plan.again]
+            .into_iter()
+            .flatten()
+            .min()
+            .map(|next| next.max(now.after(Duration::from_nanos(1))));
+        wanted
+    }
+
+    /// Starts one, as there is room for it.
+    pub(super) fn start(&mut self, instance: Instance, out: &mut Vec<Action>) {
+        self.starting.insert(instance);
+        self.counts.starts += 1;
+        out.push(Action::Start {
+            function: self.name.clone(),
+            instance,
+        });
+    }
+
+    /// There is no memory for one.
+    pub(super) fn denied(&mut self, now: Moment) {
+        let again = now.after(MEMORY_AGAIN);
+        self.denied = Some(again);
+        self.next = Some(self.next.map_or(again, |next| next.min(again)));
+    }
+
+    /// Idle ones that may go for somebody else.
+    pub(super) fn evictable(&self) -> u32 {
+        let current = self.instances() - count(self.old.len());
+        current
+            .saturating_sub(self.promised())
+            .min(count(self.ready.len()))
+    }
+
+    /// What the cheapest idle one is worth that may go.
+    pub(super) fn cheapest(&self) -> Option<Worth> {
+        if self.evictable() == 0 {
+            return None;
+        }
+        let worths = self.ready.iter().map(|ready| ready.worth);
+        worths.min_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal))
+    }
+
+    /// The cheapest goes.
+    pub(super) fn evict(&mut self, worth: Worth, out: &mut Vec<Action>) {
+        let Some(index) = self.ready.iter().position(|ready| ready.worth == worth) else {
+            return;
+        };
+        if let Some(ready) = self.ready.remove(index) {
+            self.counts.evicted += 1;
+            self.retire(ready.instance, Retired::Evicted, out);
+        }
+    }
+
+    /// Those that there are whatever the policy says, and whoever else needs memory.
+    fn promised(&self) -> u32 {
+        let reserved = match self.settings.reserved {
+            0 => 0,
+            reserved => reserved.saturating_add(count(self.busy.len())),
+        };
+        let promised = self.settings.min.max(self.scheduled).max(reserved);
+        promised.min(self.settings.max)
+    }
+
+    /// Refuses those whose time is over, or will be before anything can be tried for them.
+    fn expire(&mut self, now: Moment, out: &mut Vec<Action>) {
+        let left = self.back_off.left(now);
+        let is_left_alone = self.settings.hold && self.instances() == 0 && !left.is_zero();
+        let end = if is_left_alone { now.after(left) } else { now };
+        if self.waiting.iter().all(|waiting| waiting.deadline > end) {
+            return;
+        }
+        let (over, waiting) = std::mem::take(&mut self.waiting)
+            .into_iter()
+            .partition::<VecDeque<_>, _>(|waiting| waiting.deadline <= end);
+        self.waiting = waiting;
+        for Waiting { ticket, .. } in over {
+            let (reason, retry_after) = if !left.is_zero() && self.instances() == 0 {
+                (Reason::BackOff, left)
+            } else if self.denied.is_some() {
+                (Reason::Memory, self.turn())
+            } else {
+                (Reason::Late, self.turn())
+            };
+            self.refuse(ticket, reason, retry_after, out);
+        }
+    }
+
+    /// Gives who waits what is idle, the one that was used last first.
+    fn serve(&mut self, now: Moment, how: Served, out: &mut Vec<Action>) {
+        self.expire(now, out);
+        while let Some(waiting) = self.waiting.front() {
+            let ticket = waiting.ticket;
+            let Some(ready) = self.ready.pop_back() else {
+                return;
+            };
+            self.waiting.pop_front();
+            self.busy.insert(ready.instance);
+            self.uses += 1;
+            *match how {
+                Served::Hit => &mut self.counts.hits,
+                Served::Queued => &mut self.counts.queued,
+                Served::Miss => &mut self.counts.misses,
+            } += 1;
+            out.push(Action::Serve {
+                function: self.name.clone(),
+                ticket,
+                instance: ready.instance,
+                how,
+            });
+        }
+    }
+
+    fn idle(&mut self, now: Moment, clock: Clock, instance: Instance) {
+        self.ready.push_back(Ready {
+            instance,
+            since: now,
+            worth: clock.worth(self.uses.max(1), self.cost(), self.weight),
+        });
+    }
+
+    fn retire(&self, instance: Instance, why: Retired, out: &mut Vec<Action>) {
+        out.push(Action::Retire {
+            function: self.name.clone(),
+            instance,
+            why,
+        });
+    }
+
+    fn refuse(
+        &mut self,
+        ticket: Ticket,
+        reason: Reason,
+        retry_after: Duration,
+        out: &mut Vec<Action>,
+    ) {
+        self.counts.refused += 1;
+        out.push(Action::Refuse {
+            function: self.name.clone(),
+            ticket,
+            refusal: Refusal {
+                reason,
+                retry_after,
+            },
+        });
+    }
+
+    /// When those that wait now may have been served.
+    fn turn(&self) -> Duration {
+        let rounds = count(self.waiting.len()) / self.settings.max.max(1) + 1;
+        self.work.saturating_mul(rounds).clamp(RETRY.0, RETRY.1)
+    }
+
+    /// What another start costs: the median of those that were measured.
+    fn cost(&self) -> Duration {
+        let mut costs: Vec<Duration> = self.costs.iter().copied().collect();
+        costs.sort_unstable();
+        costs.get(costs.len() / 2).copied().unwrap_or(UNMEASURED)
+    }
+}
+
+fn count(length: usize) -> u32 {
+    u32::try_from(length).unwrap_or(u32::MAX)
+}
