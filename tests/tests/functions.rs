@@ -1,117 +1,24 @@
 //! Functions from `hearth fn` to the sandbox and back: the agent, the spawner and `hearth-init` as a
 //! user runs them.
 
-use std::io::{Read as _, Write as _};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::thread;
-use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
-use hearth_tests::child::{self, Finished, Guard};
+use hearth_tests::child::{self, Guard};
 use hearth_tests::daemon::Daemon;
-use hearth_tests::node::{Language, Node, PATIENCE, layer};
-use hearth_tests::{requirement, trace};
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use hearth_tests::node::{Language, PATIENCE, layer};
+use hearth_tests::serving::Serving;
+use hearth_tests::trace;
+use serde_json::json;
 
-/// A node with a spawner, and a store for one agent after the other.
-struct Scene {
-    node: Node,
-    folder: TempDir,
-}
-
-impl Scene {
-    fn new() -> Result<Self> {
-        requirement::root()?;
-        let node = Node::start("functions", 2)?;
-        node.parked(2)?;
-        let folder = tempfile::Builder::new()
-            .prefix("hearth-functions-")
-            .tempdir()?;
-        Ok(Self { node, folder })
-    }
-
-    fn socket(&self) -> PathBuf {
-        self.node.places().directory().join("api.sock")
-    }
-
-    /// An agent with functions, and `more` lines in its settings.
-    fn agent(&self, more: &str) -> Result<Daemon> {
-        let settings = format!(
-            "signals = [\"cold_start\"]\n[functions]\nenabled = true\nstate_dir = \"{}\"\n\
-             api_socket = \"{}\"\nspawner_dir = \"{}\"\n{more}\n",
-            self.folder.path().join("state").display(),
-            self.socket().display(),
-            self.node.places().directory().display(),
-        );
-        Daemon::start(&settings)
-    }
-
-    fn command(&self, arguments: &[&str]) -> Result<Command> {
-        let mut command = Command::new(trace::hearth()?);
-        command
-            .arg("fn")
-            .args(arguments)
-            .arg("--socket")
-            .arg(self.socket());
-        Ok(command)
-    }
-
-    /// What the API answers, as it is.
-    fn get(&self, path: &str) -> Result<String> {
-        let mut socket = UnixStream::connect(self.socket())?;
-        write!(
-            socket,
-            "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-        )?;
-        let mut told = String::new();
-        socket.read_to_string(&mut told)?;
-        Ok(told)
-    }
-
-    /// `hearth fn …`.
-    fn run(&self, arguments: &[&str]) -> Result<Finished> {
-        child::run(&mut self.command(arguments)?, PATIENCE)
-    }
-
-    fn json(&self, arguments: &[&str]) -> Result<Value> {
-        let told = self.run(arguments)?.success()?.stdout;
-        serde_json::from_str(&told).with_context(|| told)
-    }
-
-    fn deploy(&self, language: Language, more: &[&str]) -> Result<String> {
-        let start = language.start()?;
-        let name = start.function.to_string();
-        let mut command = self.command(&["deploy", &name])?;
-        for layer in &start.root.layers {
-            command.arg("--root").arg(layer);
-        }
-        for (name, value) in &start.program.environment {
-            command.arg("--env").arg(format!("{name}={value}"));
-        }
-        let directory = start.program.directory.display();
-        command.arg("--set").arg(format!("directory={directory}"));
-        command.args(more).arg("--").args(&start.program.command);
-        child::run(&mut command, PATIENCE)?.success()?;
-        Ok(name)
-    }
-
-    /// Waits until something is so.
-    fn until(&self, what: &str, mut is_so: impl FnMut(&Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !is_so(self)? {
-            ensure!(Instant::now() < deadline, "never so: {what}");
-            thread::sleep(std::time::Duration::from_millis(10));
-        }
-        Ok(())
-    }
+/// A node with two sandboxes parked.
+fn scene() -> Result<Serving> {
+    Serving::new("functions", 2)
 }
 
 #[test]
 fn functions_of_every_language_answer_and_leave_nothing() -> Result<()> {
-    let scene = Scene::new()?;
+    let scene = scene()?;
     let before = scene.node.remains()?;
     let agent = scene.agent("")?;
     for language in Language::ALL {
@@ -143,7 +50,7 @@ fn functions_of_every_language_answer_and_leave_nothing() -> Result<()> {
         scene.run(&["rm", &name])?.success()?;
     }
     scene.node.settled(&before)?;
-    let state = scene.folder.path().join("state");
+    let state = scene.state();
     for folder in ["versions", "layers"] {
         ensure!(state.join(folder).read_dir()?.next().is_none(), "{folder}");
     }
@@ -152,7 +59,7 @@ fn functions_of_every_language_answer_and_leave_nothing() -> Result<()> {
 
 #[test]
 fn a_function_that_fails_says_how_and_the_shell_is_told() -> Result<()> {
-    let scene = Scene::new()?;
+    let scene = scene()?;
     let before = scene.node.remains()?;
     let agent = scene.agent("")?;
     let name = scene.deploy(Language::Rust, &["--set", "init_timeout=2s"])?;
@@ -207,7 +114,7 @@ fn a_function_that_fails_says_how_and_the_shell_is_told() -> Result<()> {
 #[test]
 fn an_agent_that_is_killed_loses_no_answer_and_no_sandbox() -> Result<()> {
     const REQUEST: &str = "8476a536-e9f4-41e8-9739-2dfe598c3fcd";
-    let scene = Scene::new()?;
+    let scene = scene()?;
     let before = scene.node.remains()?;
     let agent = scene.agent("")?;
     let name = scene.deploy(Language::Rust, &[])?;
@@ -227,9 +134,10 @@ fn an_agent_that_is_killed_loses_no_answer_and_no_sandbox() -> Result<()> {
 
     let agent = scene.agent("")?;
     scene.until("its outcome is known", |scene| {
-        let told = scene.get(&format!("/v1/invocations/{REQUEST}"))?;
-        ensure!(!told.contains("unknown-invocation"), "{told}");
-        Ok(told.starts_with("HTTP/1.1 200") && told.contains("slept"))
+        let line = format!("GET /v1/invocations/{REQUEST}");
+        let told = scene.api().ask(&line, &[], b"", PATIENCE)?;
+        ensure!(told.status != 404, "{told}");
+        Ok(told.status == 200 && told.json()? == "slept")
     })?;
     let next = scene.json(&["invoke", &name, "--json"])?;
     ensure!(
@@ -243,11 +151,11 @@ fn an_agent_that_is_killed_loses_no_answer_and_no_sandbox() -> Result<()> {
 
 #[test]
 fn who_is_interrupted_cancels_and_what_is_removed_ends_at_once() -> Result<()> {
-    let scene = Scene::new()?;
+    let scene = scene()?;
     let before = scene.node.remains()?;
     let agent = scene.agent("")?;
     let name = scene.deploy(Language::Rust, &["--timeout", "1h"])?;
-    let busy = |scene: &Scene, count: u32| -> Result<bool> {
+    let busy = |scene: &Serving, count: u32| -> Result<bool> {
         let sandboxes = scene.node.spawner()?.list()?.len();
         let shown = scene.json(&["show", &name, "--json"])?;
         Ok(shown["busy"] == count && sandboxes == usize::try_from(count)?)
@@ -277,7 +185,7 @@ fn who_is_interrupted_cancels_and_what_is_removed_ends_at_once() -> Result<()> {
 
 #[test]
 fn a_second_agent_leaves_the_sandboxes_of_the_first_alone() -> Result<()> {
-    let scene = Scene::new()?;
+    let scene = scene()?;
     let agent = scene.agent("")?;
     let name = scene.deploy(Language::Rust, &[])?;
     scene.run(&["invoke", &name, "{}"])?.success()?;
@@ -319,7 +227,7 @@ fn a_second_agent_leaves_the_sandboxes_of_the_first_alone() -> Result<()> {
 
 #[test]
 fn each_start_of_one_program_costs_the_agent_no_more_probes() -> Result<()> {
-    let scene = Scene::new()?;
+    let scene = scene()?;
     let agent = scene.agent("")?;
     let name = scene.deploy(Language::Rust, &[])?;
     let exit = json!({ "do": "exit" }).to_string();
@@ -341,7 +249,7 @@ fn each_start_of_one_program_costs_the_agent_no_more_probes() -> Result<()> {
 
 #[test]
 fn functions_in_the_file_are_deployed_and_a_missing_spawner_is_named() -> Result<()> {
-    let mut scene = Scene::new()?;
+    let mut scene = scene()?;
     let shell = layer("shell")?;
     let named = format!(
         "[functions.named]\nroot = [\"{}\"]\ncommand = [\"/bootstrap\"]\n",

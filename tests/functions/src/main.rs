@@ -1,10 +1,17 @@
 //! A function that does what it is told, good and bad, by the public runtime for Rust, unmodified.
 
 use std::io::Write as _;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};
+
+/// Requests that this process was given.
+static REQUESTS: AtomicU64 = AtomicU64::new(0);
+/// What it leaks.
+static KEPT: Mutex<Vec<Vec<u8>>> = Mutex::new(Vec::new());
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
@@ -20,10 +27,12 @@ async fn main() -> Result<(), Error> {
 }
 
 async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
+    let count = REQUESTS.fetch_add(1, Ordering::Relaxed) + 1;
     let order = event.payload.get("do").and_then(Value::as_str);
     match order.unwrap_or("echo") {
         "echo" => Ok(json!({
             "echo": event.payload,
+            "count": count,
             "request": event.context.request_id,
             "trace": event.context.xray_trace_id,
         })),
@@ -50,11 +59,52 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
             ))
         }
         "hog" => hog(),
+        "leak" => {
+            leak(event.payload["mib"].as_u64().unwrap_or(1));
+            Ok(json!({ "echo": event.payload, "count": count }))
+        }
+        // What is done is to be seen, also of a request that has no answer.
+        "act" => {
+            println!("acted {}", event.payload["nonce"]);
+            match event.payload["then"].as_str() {
+                Some("exit") => std::process::exit(7),
+                Some("hog") => hog(),
+                Some("hang") => hang(),
+                _ => {}
+            }
+            let seconds = event.payload["seconds"].as_f64().unwrap_or(0.0);
+            tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+            Ok(json!({ "echo": event.payload, "count": count }))
+        }
+        "crash" => {
+            if count >= event.payload["at"].as_u64().unwrap_or(1) {
+                std::process::abort();
+            }
+            Ok(json!({ "echo": event.payload, "count": count }))
+        }
+        "hang" => hang(),
         "fork" => Ok(json!(fork_bomb())),
         "fill" => Ok(json!(fill(
             event.payload["path"].as_str().unwrap_or("/tmp/full")
         ))),
         other => Err(format!("unknown order {other}").into()),
+    }
+}
+
+/// Takes so many MiB and never gives them back.
+fn leak(mib: u64) {
+    let mut kept = KEPT
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    kept.extend((0..mib).map(|_| vec![1; 1 << 20]));
+}
+
+/// Does nothing any more, and does not end when asked to.
+fn hang() -> ! {
+    // SAFETY: to ignore a signal runs nothing of ours.
+    unsafe { libc::signal(libc::SIGTERM, libc::SIG_IGN) };
+    loop {
+        std::thread::sleep(Duration::from_secs(1));
     }
 }
 
