@@ -6,13 +6,10 @@ use std::time::Duration;
 use super::greedy_dual::{Clock, Worth};
 use super::input::{Action, Instance, Reason, Refusal, Retired, Served, Ticket};
 use super::policy::{Policy, Seen};
+use super::starts::Starts;
 use super::{BackOff, Moment, Settings};
 use crate::id::FunctionName;
 
-/// Starts that the cost of another one is told from.
-const COSTS: usize = 32;
-/// What a start is taken to cost as long as none was measured.
-const UNMEASURED: Duration = Duration::from_millis(250);
 /// When what there was no memory for is tried again.
 const MEMORY_AGAIN: Duration = Duration::from_secs(1);
 /// The shortest and the longest time after which another attempt is worth it.
@@ -34,7 +31,7 @@ pub struct Pool {
     back_off: BackOff,
     /// There was no memory: until when nothing is tried.
     denied: Option<Moment>,
-    costs: VecDeque<Duration>,
+    starts: Starts,
     weight: u64,
     /// Since it last had no instance.
     uses: u64,
@@ -110,7 +107,7 @@ impl Pool {
             waiting: VecDeque::new(),
             back_off: BackOff::default(),
             denied: None,
-            costs: VecDeque::new(),
+            starts: Starts::default(),
             weight: settings.memory_bytes,
             uses: 0,
             work: Duration::ZERO,
@@ -295,10 +292,7 @@ impl Pool {
 
     pub(super) fn measured(&mut self, now: Moment, start: Duration) {
         self.policy.measured(now, start);
-        if self.costs.len() >= COSTS {
-            self.costs.pop_front();
-        }
-        self.costs.push_back(start);
+        self.starts.measured(start);
     }
 
     pub(super) const fn weighed(&mut self, bytes: u64) {
@@ -317,6 +311,7 @@ impl Pool {
         let seen = Seen {
             now,
             demand: count(self.busy.len() + self.waiting.len()),
+            busy: count(self.busy.len()),
             ready: count(self.ready.len()),
             starting: count(self.starting.len()),
             memory_bytes: self.weight,
@@ -486,7 +481,7 @@ impl Pool {
         self.ready.push_back(Ready {
             instance,
             since: now,
-            worth: clock.worth(self.uses.max(1), self.cost(), self.weight),
+            worth: clock.worth(self.uses.max(1), self.starts.median(), self.weight),
         });
     }
 
@@ -520,13 +515,6 @@ impl Pool {
     fn turn(&self) -> Duration {
         let rounds = count(self.waiting.len()) / self.settings.max.max(1) + 1;
         self.work.saturating_mul(rounds).clamp(RETRY.0, RETRY.1)
-    }
-
-    /// What another start costs: the median of those that were measured.
-    fn cost(&self) -> Duration {
-        let mut costs: Vec<Duration> = self.costs.iter().copied().collect();
-        costs.sort_unstable();
-        costs.get(costs.len() / 2).copied().unwrap_or(UNMEASURED)
     }
 }
 

@@ -17,6 +17,7 @@ mod input;
 mod moment;
 pub mod policy;
 mod settings;
+mod starts;
 
 pub use back_off::BackOff;
 pub use fleet::Fleet;
