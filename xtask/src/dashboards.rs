@@ -7,6 +7,7 @@ mod locks;
 mod network;
 mod oom;
 mod panel;
+mod pools;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ fn definitions(workspace: &Workspace) -> Vec<(PathBuf, Value)> {
         (folder.join("locks.json"), locks::dashboard()),
         (folder.join("network.json"), network::dashboard()),
         (folder.join("oom.json"), oom::dashboard()),
+        (folder.join("pools.json"), pools::dashboard()),
     ]
 }
 

@@ -1,10 +1,11 @@
-//! Histograms that the kernel side has counted, as Prometheus and OTLP have them.
+//! Histograms that were counted elsewhere (by the kernel side, by the pools), as Prometheus and OTLP
+//! have them.
 //!
 //! They are totals since the agent began, read as a whole; the SDK's histograms take one
 //! measurement at a time, and it has no asynchronous ones.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use opentelemetry::KeyValue;
 use opentelemetry_proto::tonic::metrics::v1 as otlp;
@@ -115,7 +116,7 @@ impl CountedHistogram {
 /// The histograms as they were last read, shared between who reads and who tells them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Counted {
-    histograms: Arc<Mutex<Vec<CountedHistogram>>>,
+    histograms: Arc<Mutex<BTreeMap<&'static str, CountedHistogram>>>,
     begin_unix_ns: u64,
     desc: Option<Desc>,
 }
@@ -124,7 +125,7 @@ impl Counted {
     /// None yet; they count from `begin_unix_ns` on.
     #[must_use]
     pub(super) fn since(begin_unix_ns: u64) -> Self {
-        let help = "Histograms that the kernel side has counted.".to_owned();
+        let help = "Histograms that were counted as totals.".to_owned();
         let (labels, constants) = (Vec::new(), HashMap::new());
         Self {
             begin_unix_ns,
@@ -133,20 +134,21 @@ impl Counted {
         }
     }
 
-    /// Replaces them.
+    /// Replaces those of the same names.
     pub(super) fn set(&self, histograms: Vec<CountedHistogram>) {
-        *self
-            .histograms
+        let by_name = histograms.into_iter().map(|one| (one.name, one));
+        self.lock().extend(by_name);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, CountedHistogram>> {
+        self.histograms
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = histograms;
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn each<T>(&self, tell: impl FnMut(&CountedHistogram) -> T) -> Vec<T> {
-        let histograms = self
-            .histograms
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let told = histograms.iter().filter(|one| !one.series.is_empty());
+        let histograms = self.lock();
+        let told = histograms.values().filter(|one| !one.series.is_empty());
         told.map(tell).collect()
     }
 

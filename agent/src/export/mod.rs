@@ -11,6 +11,7 @@ mod names;
 mod near;
 mod oom;
 mod otlp;
+mod pools;
 mod reader;
 mod record;
 mod resource;
@@ -50,6 +51,7 @@ use crate::observe::cgroup_lock::WaitsByCgroup;
 use crate::observe::cold_start::ColdStart;
 use crate::observe::oom::keeper::Kept;
 use crate::observe::oom::recorder::Recorded;
+use crate::observe::pool::PoolsState;
 use crate::observe::retransmit::{Resent, SentSegments};
 use crate::time::Boottime;
 use counted::Counted;
@@ -57,6 +59,7 @@ use locks::SharedWaits;
 use metrics::Meters;
 use names::Names;
 use oom::OomMeters;
+use pools::PoolMeters;
 use reader::Reader;
 use retransmit::RetransmitMeters;
 use sender::{Outbox, Sender};
@@ -88,6 +91,7 @@ pub struct Export {
     meters: Meters,
     oom: OomMeters,
     retransmits: RetransmitMeters,
+    pools: PoolMeters,
     names: Names,
     slowest: Arc<Mutex<Slowest>>,
     history: Arc<Mutex<History>>,
@@ -133,6 +137,7 @@ impl Export {
             meters: Meters::new(&meter),
             oom: OomMeters::new(&meter),
             retransmits: RetransmitMeters::new(&meter),
+            pools: PoolMeters::new(&meter, config.metrics.max_functions),
             provider,
             registry,
             names: Names::new(config.metrics.max_functions),
@@ -215,6 +220,11 @@ impl Export {
     /// Tells from now on that this was sent.
     pub fn sent(&self, sent: Vec<SentSegments>) {
         self.retransmits.set_sent(sent);
+    }
+
+    /// Tells what the pools are like now.
+    pub fn pools(&mut self, state: &PoolsState) {
+        self.counted.set(self.pools.set(state));
     }
 
     /// Where the state of the `oom` signal is put, to be told.

@@ -4,6 +4,7 @@ pub mod cgroup_lock;
 pub mod cold_start;
 pub mod identity;
 pub mod oom;
+pub mod pool;
 pub mod recording;
 pub mod retransmit;
 mod text;

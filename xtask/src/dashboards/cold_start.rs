@@ -15,6 +15,7 @@ pub(super) fn dashboard() -> Value {
         description: "Every phase of every cold start, from the kernel.",
         tag: "cold-start",
         alerts: "ColdStart.+|Hearth.+",
+        annotations: Vec::new(),
         variables: vec![
             prometheus(),
             source("traces", "Traces", "tempo"),

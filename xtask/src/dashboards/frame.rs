@@ -17,12 +17,16 @@ pub(super) struct Frame {
     pub(super) tag: &'static str,
     /// Names of alerts that are shown where they fired, as a regular expression.
     pub(super) alerts: &'static str,
+    /// What else is shown where it happened.
+    pub(super) annotations: Vec<Value>,
     pub(super) variables: Vec<Value>,
     pub(super) panels: Vec<Value>,
 }
 
 impl Frame {
     pub(super) fn dashboard(self) -> Value {
+        let mut annotations = vec![alerts(self.alerts)];
+        annotations.extend(self.annotations);
         json!({
             "uid": self.uid,
             "title": self.title,
@@ -34,7 +38,7 @@ impl Frame {
             "refresh": "30s",
             "time": { "from": "now-1h", "to": "now" },
             "timezone": "browser",
-            "annotations": { "list": [alerts(self.alerts)] },
+            "annotations": { "list": annotations },
             "templating": { "list": self.variables },
             "links": [{
                 "title": "What the alerts mean",
@@ -54,18 +58,30 @@ impl Frame {
 }
 
 fn alerts(names: &str) -> Value {
+    annotation(
+        ("Alerts", "red"),
+        &format!(r#"ALERTS{{alertstate="firing",alertname=~"{names}"}}"#),
+        ("{{alertname}}", "{{faas_name}} {{instance}} {{probe}}"),
+        "severity",
+    )
+}
+
+/// Marks in all panels where `expr` answers.
+pub(super) fn annotation(
+    (name, colour): (&str, &str),
+    expr: &str,
+    (title, text): (&str, &str),
+    tags: &str,
+) -> Value {
     json!({
-        "name": "Alerts",
+        "name": name,
         "datasource": metrics(),
         "enable": true,
-        "iconColor": "red",
-        "target": {
-            "refId": "Alerts",
-            "expr": format!(r#"ALERTS{{alertstate="firing",alertname=~"{names}"}}"#),
-        },
-        "titleFormat": "{{alertname}}",
-        "textFormat": "{{faas_name}} {{instance}} {{probe}}",
-        "tagKeys": "severity",
+        "iconColor": colour,
+        "target": { "refId": name, "expr": expr },
+        "titleFormat": title,
+        "textFormat": text,
+        "tagKeys": tags,
     })
 }
 

@@ -17,6 +17,7 @@ pub(super) fn dashboard() -> Value {
         description: "Who waits for the kernel's cgroup locks, and for how long they are held.",
         tag: "cgroup-lock",
         alerts: "CgroupLock.+",
+        annotations: Vec::new(),
         variables: vec![
             prometheus(),
             nodes(),

@@ -17,6 +17,7 @@ pub(super) fn dashboard() -> Value {
         description: "TCP segments that had to be sent again: whose, where to, and how large a share.",
         tag: "retransmit",
         alerts: "TcpRetransmit.+",
+        annotations: Vec::new(),
         variables: vec![
             prometheus(),
             nodes(),

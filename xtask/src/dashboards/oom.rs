@@ -16,6 +16,7 @@ pub(super) fn dashboard() -> Value {
                       whether each kill was captured.",
         tag: "oom",
         alerts: "Oom.+",
+        annotations: Vec::new(),
         variables: vec![prometheus(), nodes()],
         panels: layout(vec![
             Band {
