@@ -7,6 +7,7 @@
 //!
 //! - [`Fleet`]: the pools of a node, which share its memory; [`Pool`]: those of one function.
 //! - [`policy`]: how many there should be, one file a rule.
+//! - [`simulate`]: what a policy would do, on a trace.
 //! - [`BackOff`]: the pause before the next attempt at what keeps failing.
 
 mod back_off;
@@ -17,6 +18,7 @@ mod input;
 mod moment;
 pub mod policy;
 mod settings;
+pub mod simulate;
 mod starts;
 
 pub use back_off::BackOff;

@@ -1,0 +1,151 @@
+//! What came of it.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::super::Served;
+use super::super::policy::Choice;
+use super::Clairvoyant;
+
+/// What a policy did with a trace.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// Which.
+    pub policy: Choice,
+    /// Requests that came.
+    pub requests: u64,
+    /// Requests that waited for an instance to start.
+    pub cold_starts: u64,
+    /// Requests that waited for an instance that was at work.
+    pub queued: u64,
+    /// Requests that were not served.
+    pub refused: u64,
+    /// Instances that were started, for a request or ahead of it.
+    pub starts: u64,
+    /// Cold starts by requests.
+    pub cold_start_share: f64,
+    /// The same of each function alone, over functions that were asked for.
+    pub functions: Shares,
+    /// Memory that waited for work, by the time that it did, in GiB s.
+    pub idle_memory_gib_s: f64,
+    /// Cold starts by requests that were too many: with as much idle memory-time, one that knows the
+    /// future but starts nothing ahead has as many fewer. See [`Clairvoyant`].
+    pub regret: f64,
+}
+
+/// How shares are distributed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
+pub struct Shares {
+    /// The median.
+    pub p50: f64,
+    /// Three quarters have at most this.
+    pub p75: f64,
+    /// All but one in a hundred have at most this.
+    pub p99: f64,
+}
+
+impl Shares {
+    fn of(mut shares: Vec<f64>) -> Self {
+        shares.sort_by(f64::total_cmp);
+        // The smallest one that so many per cent do not exceed.
+        let at = |percent: usize| {
+            let rank = (shares.len() * percent).div_ceil(100).max(1);
+            shares.get(rank - 1).copied().unwrap_or_default()
+        };
+        Self {
+            p50: at(50),
+            p75: at(75),
+            p99: at(99),
+        }
+    }
+}
+
+/// Counts while it is simulated.
+pub(super) struct Tally {
+    /// Requests and cold starts of each function.
+    functions: Vec<(u64, u64)>,
+    queued: u64,
+    refused: u64,
+    pub(super) starts: u64,
+    idle_byte_ns: u128,
+}
+
+impl Tally {
+    pub(super) fn new(functions: usize) -> Self {
+        Self {
+            functions: vec![(0, 0); functions],
+            queued: 0,
+            refused: 0,
+            starts: 0,
+            idle_byte_ns: 0,
+        }
+    }
+
+    pub(super) fn arrived(&mut self, function: usize) {
+        if let Some((requests, _)) = self.functions.get_mut(function) {
+            *requests += 1;
+        }
+    }
+
+    pub(super) fn served(&mut self, function: usize, how: Served) {
+        match how {
+            Served::Hit => {}
+            Served::Queued => self.queued += 1,
+            Served::Miss => {
+                if let Some((_, cold)) = self.functions.get_mut(function) {
+                    *cold += 1;
+                }
+            }
+        }
+    }
+
+    pub(super) const fn refused(&mut self) {
+        self.refused += 1;
+    }
+
+    pub(super) fn idle(&mut self, time: Duration, bytes: u64) {
+        self.idle_byte_ns += time.as_nanos() * u128::from(bytes);
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
+    pub(super) fn report(self, policy: Choice, clairvoyant: &Clairvoyant) -> Report {
+        let requests: u64 = self.functions.iter().map(|(requests, _)| requests).sum();
+        let cold_starts: u64 = self.functions.iter().map(|(_, cold)| cold).sum();
+        let share = |cold: u64, requests: u64| cold as f64 / requests.max(1) as f64;
+        let asked = self.functions.iter().filter(|(requests, _)| *requests > 0);
+        let best = clairvoyant.cold_starts(self.idle_byte_ns);
+        Report {
+            policy,
+            requests,
+            cold_starts,
+            queued: self.queued,
+            refused: self.refused,
+            starts: self.starts,
+            cold_start_share: share(cold_starts, requests),
+            functions: Shares::of(asked.map(|&(all, cold)| share(cold, all)).collect()),
+            idle_memory_gib_s: gib_s(self.idle_byte_ns),
+            regret: (cold_starts as f64 - best as f64) / requests.max(1) as f64,
+        }
+    }
+}
+
+/// Memory-time in GiB s.
+#[expect(clippy::cast_precision_loss, reason = "a figure to read")]
+pub(super) fn gib_s(byte_ns: u128) -> f64 {
+    byte_ns as f64 / 1e9 / f64::from(1 << 30)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_percentile_is_a_share_that_there_is() {
+        let shares = Shares::of((1..=100).rev().map(f64::from).collect());
+        assert_eq!((shares.p50, shares.p75, shares.p99), (50.0, 75.0, 99.0));
+        let one = Shares::of(vec![0.25]);
+        assert_eq!((one.p50, one.p99), (0.25, 0.25));
+        assert_eq!(Shares::of(Vec::new()), Shares::default());
+    }
+}
