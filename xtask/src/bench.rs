@@ -12,6 +12,7 @@ mod oom_recorder;
 mod pairs;
 mod parked;
 mod peer;
+mod policy;
 mod programs;
 mod sandbox;
 mod spawn_loop;
@@ -70,6 +71,16 @@ pub(crate) enum What {
     /// What the flight recorder of OOM kills costs while nothing is near its limit, and while
     /// something is.
     OomRecorder,
+    /// How often requests wait for a start, and how much memory waits for requests, by the policy
+    /// of the pools: simulated on made-up traces of several kinds.
+    Policy {
+        /// Traces of each kind.
+        #[arg(long, default_value_t = 20)]
+        seeds: usize,
+        /// Apps of a trace [default: 100, and where they are asked rarely 200].
+        #[arg(long, value_name = "N")]
+        apps: Option<usize>,
+    },
 }
 
 /// Where it is measured.
@@ -108,9 +119,12 @@ pub(crate) fn run(
     if let What::Cgroup { only } = what {
         return cgroup::measure(workspace, only, &mut printer);
     }
+    if let What::Policy { seeds, apps } = what {
+        return policy::measure(seeds, apps, &mut printer);
+    }
     let agent = agent.context("there is no agent")?;
     match what {
-        What::Cgroup { .. } => Ok(()),
+        What::Cgroup { .. } | What::Policy { .. } => Ok(()),
         What::Sandbox { only } => sandbox::measure(only, &mut printer),
         What::ColdStart { only } => cold_start::measure(&agent, only, &mut printer),
         What::CgroupLock { only } => cgroup_lock::measure(workspace, &agent, only, &mut printer),
@@ -122,7 +136,7 @@ pub(crate) fn run(
 impl What {
     /// Whether the agent takes part, or what is built beside it.
     fn has_agent(self) -> bool {
-        !matches!(self, Self::Cgroup { .. })
+        !matches!(self, Self::Cgroup { .. } | Self::Policy { .. })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Two sides measured in turn, because a machine drifts by more than what is to be shown.
 
+use std::borrow::Cow;
+
 use anyhow::{Result, ensure};
 
 use super::{Better, Figure};
@@ -68,6 +70,14 @@ pub(crate) fn measure_several<const N: usize>(
     Ok(pairs)
 }
 
+/// Of ours and the peer's.
+impl FromIterator<(f64, f64)> for Pairs {
+    fn from_iter<I: IntoIterator<Item = (f64, f64)>>(pairs: I) -> Self {
+        let (ours, peers) = pairs.into_iter().unzip();
+        Self { ours, peers }
+    }
+}
+
 impl Pairs {
     fn ratios(&self) -> Vec<f64> {
         self.ours
@@ -86,7 +96,7 @@ impl Pairs {
         &self,
         name: &str,
         unit: &'static str,
-        peer: &'static str,
+        peer: impl Into<Cow<'static, str>>,
         better: Better,
     ) -> Figure {
         Figure {
