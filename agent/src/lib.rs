@@ -7,6 +7,7 @@ pub mod cli;
 pub mod config;
 pub mod export;
 pub mod functions;
+pub mod heal;
 pub mod kernel;
 pub mod memory;
 pub mod observe;

@@ -2,6 +2,7 @@
 
 pub mod cgroup_lock;
 pub mod cold_start;
+pub mod healing;
 pub mod identity;
 pub mod oom;
 pub mod pool;

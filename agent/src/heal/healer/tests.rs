@@ -1,0 +1,279 @@
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::fs;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::heal::audit::{Files, Line};
+use crate::heal::fault::{Interrupted, Lost, What};
+
+const MIB: u64 = 1 << 20;
+
+struct Scene {
+    _folder: TempDir,
+    dir: PathBuf,
+    told: Arc<Mutex<Vec<Healing>>>,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let folder = TempDir::new().unwrap();
+        Self {
+            dir: folder.path().join("heal"),
+            _folder: folder,
+            told: Arc::default(),
+        }
+    }
+
+    fn open(&self) -> Healer {
+        self.with(Limits::default())
+    }
+
+    fn with(&self, limits: Limits) -> Healer {
+        let told = Arc::clone(&self.told);
+        let node = || {
+            Some(NodeMemory {
+                available: 8192 * MIB,
+                total: 16_384 * MIB,
+            })
+        };
+        let tell = move |healing| told.lock().unwrap().push(healing);
+        Healer::open_on(&self.dir, limits, node, tell).unwrap().0
+    }
+
+    fn told(&self) -> Vec<Healing> {
+        std::mem::take(&mut *self.told.lock().unwrap())
+    }
+
+    fn lines(&self) -> Vec<Line> {
+        let (lines, found) = Files::open(&self.dir).unwrap().read().unwrap();
+        assert_eq!(found, []);
+        lines.into_iter().map(|(line, _)| line).collect()
+    }
+
+    fn outcomes(&self) -> Vec<(String, Resolved)> {
+        let lines = self.lines().into_iter();
+        lines
+            .filter_map(|line| match line.entry {
+                Entry::Outcome(outcome) => Some((outcome.action, outcome.outcome)),
+                _ => None,
+            })
+            .collect()
+    }
+}
+
+fn shop() -> FunctionName {
+    "shop".parse().unwrap()
+}
+
+fn terms(mode: Mode) -> Terms {
+    Terms {
+        mode,
+        memory: 128 * MIB,
+        memory_max: 512 * MIB,
+        idempotent: true,
+        start: Duration::from_secs(10),
+    }
+}
+
+fn fault(what: What) -> Fault {
+    Fault {
+        what,
+        function: shop(),
+        version: 2,
+        instance: 1,
+        lost: Some(Lost {
+            sandbox: SandboxId::random().unwrap(),
+            slot: "slot-0001".to_owned(),
+            cgroup: Some("/hearth/slot-0001".to_owned()),
+            claimed: Some(Boottime(5)),
+        }),
+        request: Some(Interrupted {
+            id: RequestId::from_u128(7),
+            left_ms: 10_000,
+            replays: 0,
+        }),
+        at: Boottime::now(),
+    }
+}
+
+fn oom() -> Fault {
+    fault(What::OomKilled {
+        limit_bytes: 128 * MIB,
+        peak_bytes: Some(128 * MIB),
+    })
+}
+
+fn came_up() -> CameUp {
+    CameUp {
+        sandbox: SandboxId::random().unwrap(),
+        claimed: Some(Boottime(9)),
+        memory_bytes: Some(228 * MIB),
+    }
+}
+
+const NONE: Duration = Duration::ZERO;
+
+#[test]
+fn what_is_acted_upon_is_written_before_and_told_when_all_of_it_is_known() {
+    let scene = Scene::new();
+    let healer = scene.open();
+    let verdict = healer.fault(oom(), &terms(Mode::Act), NONE);
+    assert_eq!(
+        verdict,
+        Verdict {
+            replace: true,
+            replay: true
+        }
+    );
+    let last = scene.lines().pop().unwrap();
+    assert!(matches!(last.entry, Entry::Decision(_)), "{last:?}");
+    assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 228 * MIB);
+    assert_eq!(healer.memory_of(&shop(), 3, 128 * MIB), 128 * MIB);
+    assert_eq!(healer.memory_of(&shop(), 2, 512 * MIB), 512 * MIB);
+
+    healer.starting(&shop(), 4);
+    healer.started(9, &came_up());
+    assert_eq!((scene.told(), scene.outcomes()), (vec![], vec![]));
+    healer.started(4, &came_up());
+    assert_eq!(scene.told(), [], "the request is still under way");
+    healer.replayed(RequestId::from_u128(7), None);
+    let [healing] = &scene.told()[..] else {
+        panic!("once");
+    };
+    let outcomes: Vec<_> = healing
+        .actions
+        .iter()
+        .map(|one| (&*one.action, one.outcome))
+        .collect();
+    assert_eq!(outcomes, [("raise", "done"), ("replay", "done")]);
+    assert_eq!(healing.actions[0].claimed, Some(Boottime(9)));
+    assert_eq!(healing.line, Some(last.seq));
+    assert!(healing.chain.is_some() && healing.ended >= healing.at);
+    assert_eq!(scene.outcomes().len(), 2);
+}
+
+#[test]
+fn observe_and_dry_run_do_nothing_and_say_what_they_would() {
+    for (mode, resolved) in [
+        (Mode::Observe, Resolved::Would),
+        (Mode::DryRun, Resolved::DryRun),
+    ] {
+        let scene = Scene::new();
+        let healer = scene.open();
+        assert_eq!(
+            healer.fault(oom(), &terms(mode), NONE),
+            Verdict::default(),
+            "{mode:?}"
+        );
+        assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 128 * MIB);
+        let outcomes = ["raise", "replay"].map(|action| (action.to_owned(), resolved));
+        assert_eq!(scene.outcomes(), outcomes);
+        let told = scene.told();
+        assert_eq!(told[0].actions[0].outcome, resolved.word());
+        assert!(told[0].reason.contains("128 MiB"), "{}", told[0].reason);
+    }
+}
+
+#[test]
+fn a_decision_that_cannot_be_written_is_not_acted_upon() {
+    let scene = Scene::new();
+    let healer = scene.open();
+    let _ = healer.fault(oom(), &terms(Mode::Observe), NONE);
+    scene.told();
+    drop(healer);
+    // What is in the way of the file is no file.
+    fs::remove_file(scene.dir.join("head")).unwrap();
+    let healer = scene.open();
+    fs::remove_file(scene.dir.join("audit.jsonl")).unwrap();
+    fs::create_dir(scene.dir.join("audit.jsonl")).unwrap();
+    let verdict = healer.fault(oom(), &terms(Mode::Act), NONE);
+    assert_eq!(verdict, Verdict::default());
+    assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 128 * MIB);
+    let told = scene.told();
+    assert_eq!(told[0].actions[0].outcome, "not_written");
+    assert!(told[0].actions[0].is_bad && told[0].line.is_none());
+    // There is room again.
+    fs::remove_dir(scene.dir.join("audit.jsonl")).unwrap();
+    assert!(healer.fault(oom(), &terms(Mode::Act), NONE).replace);
+}
+
+#[test]
+fn budgets_hold_also_over_a_restart_and_a_dry_run_keeps_to_them() {
+    for mode in [Mode::Act, Mode::DryRun] {
+        let scene = Scene::new();
+        let limits = Limits {
+            of_function: 3,
+            ..Limits::default()
+        };
+        for _ in 0..3 {
+            let _ = scene.with(limits).fault(oom(), &terms(mode), NONE);
+        }
+        scene.told();
+        let verdict = scene.with(limits).fault(oom(), &terms(mode), NONE);
+        assert_eq!(verdict, Verdict::default());
+        let told = scene.told();
+        assert_eq!(told[0].actions[0].action, "none");
+        assert!(told[0].refused[0].contains("had 3"), "{:?}", told[0]);
+    }
+}
+
+#[test]
+fn a_flood_of_faults_that_lead_to_nothing_is_counted_not_written() {
+    let scene = Scene::new();
+    let healer = scene.open();
+    for _ in 0..QUIET_LINES + 30 {
+        let _ = healer.fault(oom(), &terms(Mode::Observe), NONE);
+    }
+    let told = u32::try_from(scene.told().len()).unwrap();
+    assert_eq!(told, QUIET_LINES);
+    // The next one that is written says how many were not.
+    let _ = healer.fault(oom(), &terms(Mode::Act), NONE);
+    let last = scene.lines().pop().unwrap();
+    let Entry::Decision(decided) = last.entry else {
+        panic!("{last:?}");
+    };
+    assert_eq!(decided.unwritten, 30);
+}
+
+#[test]
+fn what_does_not_come_up_failed_and_what_is_never_seen_timed_out() {
+    let scene = Scene::new();
+    let healer = scene.open();
+    let _ = healer.fault(oom(), &terms(Mode::Act), NONE);
+    healer.starting(&shop(), 4);
+    healer.not_started(4, "exit status 7");
+    healer.replayed(RequestId::from_u128(7), Some("no time was left"));
+    let told = scene.told();
+    assert_eq!(told[0].actions[0].outcome, "failed");
+    assert_eq!(told[0].actions[0].why, "exit status 7");
+    assert!(told[0].actions[1].is_bad);
+
+    let _ = healer.fault(oom(), &terms(Mode::Act), Duration::from_secs(10));
+    healer.tick(Boottime::now());
+    assert_eq!(scene.told(), []);
+    let later = Boottime(Boottime::now().0 + 51_000_000_000);
+    healer.tick(later);
+    assert_eq!(scene.told()[0].actions[0].outcome, "timed_out");
+
+    let _ = healer.fault(oom(), &terms(Mode::Act), NONE);
+    healer.removed(&shop());
+    assert_eq!(scene.told()[0].actions[0].outcome, "obsolete");
+    assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 128 * MIB);
+}
+
+#[test]
+fn an_agent_that_ends_in_between_leaves_it_unknown_and_the_limit_raised() {
+    let scene = Scene::new();
+    let healer = scene.open();
+    let _ = healer.fault(oom(), &terms(Mode::Act), NONE);
+    drop(healer);
+    let healer = scene.open();
+    assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 228 * MIB);
+    let _ = healer.fault(oom(), &terms(Mode::Observe), NONE);
+    let unknown = scene.outcomes();
+    let unknown = unknown.iter().filter(|one| one.1 == Resolved::Unknown);
+    assert_eq!(unknown.count(), 2);
+}
