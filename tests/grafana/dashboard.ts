@@ -39,6 +39,7 @@ type Link = { title: string; url: string; targetBlank: boolean };
 type Override<Custom> =
   | { id: 'unit'; value: string }
   | { id: 'min'; value: number }
+  | { id: 'decimals'; value: number }
   | { id: 'color'; value: NonNullable<FieldConfig['color']> }
   | { id: 'links'; value: Link[] }
   | { [Name in keyof Custom & string]: { id: `custom.${Name}`; value: Custom[Name] } }[keyof Custom & string];
@@ -48,6 +49,7 @@ type Transformation =
       id: 'groupingToMatrix';
       options: { rowField: string; columnField: string; valueField: string; emptyValue: 'null' | 'empty' };
     }
+  | { id: 'merge'; options: Record<string, never> }
   | { id: 'filterFieldsByName'; options: { include: { names: string[] } } }
   | {
       id: 'organize';

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::root;
 
 /// Names of the files.
-const SIGNALS: [&str; 4] = ["cold-start", "locks", "network", "oom"];
+const NAMES: [&str; 5] = ["cold-start", "locks", "network", "oom", "pools"];
 /// The one whose panels link to traces.
 const LINKS: &str = "cold-start";
 
@@ -90,7 +90,7 @@ pub(crate) struct Query {
 impl Dashboard {
     /// Every one, by the name of its file.
     pub(crate) fn all() -> Result<Vec<Self>> {
-        SIGNALS.iter().map(|name| Self::of(name)).collect()
+        NAMES.iter().map(|name| Self::of(name)).collect()
     }
 
     fn of(name: &str) -> Result<Self> {
@@ -263,6 +263,8 @@ fn percent_decoded(text: &str) -> Result<String> {
 pub(crate) fn metrics_in(promql: &str) -> impl Iterator<Item = String> {
     promql
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != ':')
-        .filter(|word| word.starts_with("hearth_"))
+        .filter(|word| word.starts_with("hearth_") || word.starts_with("faas_"))
+        // A label.
+        .filter(|word| *word != "faas_name")
         .map(str::to_owned)
 }

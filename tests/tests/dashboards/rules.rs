@@ -8,7 +8,14 @@ use anyhow::{Context, Result, ensure};
 use crate::root;
 
 /// Names of the files.
-const SIGNALS: [&str; 4] = ["cold-start", "cgroup-lock", "oom", "retransmit"];
+const NAMES: [&str; 6] = [
+    "cold-start",
+    "cgroup-lock",
+    "heal",
+    "oom",
+    "pools",
+    "retransmit",
+];
 
 pub(crate) struct Rules {
     pub(crate) name: &'static str,
@@ -20,7 +27,7 @@ pub(crate) struct Rules {
 impl Rules {
     /// Every file of them.
     pub(crate) fn all() -> Result<Vec<Self>> {
-        SIGNALS.iter().map(|name| Self::of(name)).collect()
+        NAMES.iter().map(|name| Self::of(name)).collect()
     }
 
     fn of(name: &'static str) -> Result<Self> {
