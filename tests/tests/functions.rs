@@ -127,7 +127,7 @@ fn an_agent_that_is_killed_loses_no_answer_and_no_sandbox() -> Result<()> {
         .spawn()?;
     let _waiting = Guard(waiting);
     scene.until("it is at work", |scene| {
-        Ok(scene.json(&["show", &name, "--json"])?["busy"] == 1)
+        Ok(scene.json(&["show", &name, "--json"])?["pool"]["busy"] == 1)
     })?;
     // Killed, and whoever waited with it.
     drop(agent);
@@ -158,7 +158,7 @@ fn who_is_interrupted_cancels_and_what_is_removed_ends_at_once() -> Result<()> {
     let busy = |scene: &Serving, count: u32| -> Result<bool> {
         let sandboxes = scene.node.spawner()?.list()?.len();
         let shown = scene.json(&["show", &name, "--json"])?;
-        Ok(shown["busy"] == count && sandboxes == usize::try_from(count)?)
+        Ok(shown["pool"]["busy"] == count && sandboxes == usize::try_from(count)?)
     };
     let spin = || -> Result<Guard> {
         let mut command = scene.command(&["invoke", &name, "{\"do\":\"spin\"}"])?;

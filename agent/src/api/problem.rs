@@ -32,6 +32,9 @@ pub struct ProblemDocument {
     pub value: Option<String>,
     /// What to do; empty where `detail` says it.
     pub remedy: String,
+    /// After how many seconds another attempt may do better, as the header `Retry-After` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<u64>,
 }
 
 impl From<Problem> for ProblemDocument {
@@ -44,6 +47,7 @@ impl From<Problem> for ProblemDocument {
             field: problem.field,
             value: problem.value,
             remedy: problem.remedy,
+            retry_after: problem.retry_after,
         }
     }
 }
@@ -60,6 +64,7 @@ impl ProblemDocument {
             field: self.field,
             value: self.value,
             remedy: self.remedy,
+            retry_after: self.retry_after,
         })
     }
 }
@@ -80,7 +85,13 @@ impl IntoResponse for Refusal {
         let status = StatusCode::from_u16(document.status);
         let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&document).unwrap_or_default();
-        (status, [(header::CONTENT_TYPE, CONTENT_TYPE)], body).into_response()
+        let kind = [(header::CONTENT_TYPE, CONTENT_TYPE)];
+        let mut response = (status, kind, body).into_response();
+        if let Some(seconds) = document.retry_after {
+            let headers = response.headers_mut();
+            headers.insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 
@@ -92,6 +103,8 @@ mod tests {
     fn a_problem_arrives_as_it_was_told() {
         for kind in Kind::ALL {
             let problem = Problem::new(kind, "wrong", "do it right").about("memory", "4B");
+            let problem = problem.after(std::time::Duration::from_millis(1500));
+            assert_eq!(problem.retry_after, Some(2), "never too early");
             let json = serde_json::to_string(&ProblemDocument::from(problem.clone()));
             let document: ProblemDocument =
                 serde_json::from_str(&json.expect("JSON")).expect("a document");

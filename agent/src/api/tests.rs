@@ -18,6 +18,7 @@ use super::*;
 use crate::functions::fake::Fake;
 use crate::functions::starts::Watcher;
 use crate::functions::store::Store;
+use crate::functions::view::SandboxState;
 use crate::time::Boottime;
 
 /// An API with a node on which nothing runs, on a real socket.
@@ -203,7 +204,11 @@ async fn a_function_is_deployed_invoked_shown_and_removed() {
     );
     let shown = scene.get("/v1/functions/shop").await.json();
     assert_eq!(
-        (&shown["idle"], &shown["invocations"], &shown["starts"]),
+        (
+            &shown["pool"]["ready"],
+            &shown["invocations"],
+            &shown["starts"]
+        ),
         (&json!(1), &json!(2), &json!(1))
     );
     assert_eq!(shown["definition"]["memory"], "256MiB");
@@ -431,9 +436,14 @@ async fn who_goes_away_cancels_and_the_outcome_is_known() {
         .expect("a request");
     let waiting = tokio::spawn(async move { sender.send_request(request).await });
     let path = format!("/v1/invocations/{id}");
-    while scene.get(&path).await.status != 202 {
-        tokio::task::yield_now().await;
-    }
+    // One that waits for its function to start would be forgotten.
+    scene
+        .until("it is at work", |scene| {
+            let sandboxes = scene.manager.sandboxes();
+            sandboxes.iter().any(|one| one.state == SandboxState::Busy)
+        })
+        .await;
+    assert_eq!(scene.get(&path).await.status, 202);
     let headers = [("hearth-request-id", &*id)];
     let again = scene
         .send(
@@ -513,7 +523,10 @@ async fn no_more_sandboxes_than_allowed_are_at_work() {
     assert!(scene.node.counts().0 <= 2);
     // One that waits for a sandbox waits no longer than it may take.
     scene
-        .deploy("shop", json!({"max_instances": 1, "timeout": "50ms"}))
+        .deploy(
+            "shop",
+            json!({"max_instances": 1, "timeout": "50ms", "init_timeout": "1ms"}),
+        )
         .await;
     let busy = |answer: &Answer| answer.status == 429;
     let mut told = false;

@@ -4,141 +4,145 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use hearth_runtime::id::{FunctionName, RequestId};
+use hearth_runtime::id::RequestId;
 use hearth_runtime::sandbox::ask::Listed;
-use hearth_runtime::sandbox::backend::{Backend as _, Cancel, Hello, Sandbox};
+use hearth_runtime::sandbox::backend::{Backend as _, Cancel, SandboxError};
 use hearth_runtime::sandbox::message::{Ask, State};
 
-use super::function::{About, Busy, Function, Idle};
+use super::failure::no_sandbox;
 use super::invocation::Origin;
-use super::job::{Job, no_sandbox};
-use super::manager::{Manager, Shared, blocking, lock, on_thread};
+use super::job::Job;
+use super::manager::{Manager, blocking, lock};
 use super::node::Node as _;
+use super::pool::{About, Found, Lease};
 use super::problem::Problem;
 
 impl Manager {
     /// Looks for them, once; whoever comes meanwhile waits until it is done.
     pub(super) async fn adopt(&self) -> Result<(), Problem> {
-        let mut adopted = self.0.adopted.lock().await;
-        if !*adopted {
+        let find = || async {
             let manager = self.clone();
-            blocking(move || manager.find_all()).await??;
-            *adopted = true;
-        }
-        Ok(())
+            blocking(move || manager.find_all()).await?
+        };
+        self.0.adopted.get_or_try_init(find).await.copied()
     }
 
     fn find_all(&self) -> Result<(), Problem> {
         let listed = self.0.node.list();
         let listed = listed.map_err(|error| no_sandbox(&error))?;
-        let all = listed.len();
-        let kept = listed.iter().filter(|one| self.find(one)).count();
-        if all > 0 {
+        let pools = &self.0.pools;
+        // Whoever is deployed from now on has a pool; those that were before get one here.
+        pools.open();
+        for function in self.functions() {
+            pools.expect(&function, false);
+        }
+        let (mut idle, mut busy, mut old) = (Vec::new(), Vec::new(), Vec::new());
+        for one in &listed {
+            match self.find(one) {
+                Some((found, request)) => {
+                    let current = found.function.state().deployed.version;
+                    match request {
+                        Some(request) if current == found.deployed.version => {
+                            busy.push((found, request));
+                        }
+                        Some(request) => old.push((found, request)),
+                        None if current == found.deployed.version => idle.push(found),
+                        None => self.0.end(one.sandbox),
+                    }
+                }
+                None => self.0.end(one.sandbox),
+            }
+        }
+        let kept = idle.len() + busy.len() + old.len();
+        for (found, request) in old {
+            let function = Arc::clone(&found.function);
+            self.wait_for(found, request);
+            // It goes when it is done.
+            pools.expect(&function, true);
+        }
+        for (found, request) in busy {
+            self.wait_for(found, request);
+        }
+        for found in idle {
+            pools.found(found);
+        }
+        // Only now is it known how many are missing.
+        for function in self.functions() {
+            pools.deploy(&function, false);
+        }
+        if !listed.is_empty() {
+            let all = listed.len();
             tracing::info!("found {all} sandboxes that were there before; {kept} of them go on");
         }
         Ok(())
     }
 
-    /// Whether this one can be used.
-    fn find(&self, listed: &Listed) -> bool {
-        let found = self.0.node.find(listed).ok();
-        let used = found.is_some_and(|(sandbox, hello)| self.take_in(listed, sandbox, hello));
-        if !used {
-            self.0.end_all(&[listed.sandbox]);
-        }
-        used
-    }
-
-    fn take_in(&self, listed: &Listed, sandbox: Box<dyn Sandbox>, hello: Hello) -> bool {
-        let Some((name, version)) = hello.function else {
-            return false;
+    /// What can be used of it, and the request that it is at work on.
+    fn find(&self, listed: &Listed) -> Option<(Found, Option<RequestId>)> {
+        let (sandbox, hello) = self.0.node.find(listed).ok()?;
+        let (name, version) = hello.function?;
+        let function = self.function(&name).ok()?;
+        let request = match hello.state {
+            State::Idle => None,
+            State::Work { request } | State::Answered { request } => Some(request),
+            State::Parked | State::Starting | State::Over => return None,
         };
-        let Ok(function) = self.function(&name) else {
-            return false;
-        };
-        let idle = Idle {
-            sandbox,
+        let found = Found {
+            deployed: self.0.version(&name, version)?,
+            function,
             about: About {
                 id: listed.sandbox,
-                version,
                 slot: listed.slot.to_string(),
+                cgroup: None,
                 pid: listed.init.pid,
                 began: SystemTime::now(),
             },
-            since: Instant::now(),
+            sandbox,
         };
-        match hello.state {
-            State::Idle => {
-                let mut state = function.state();
-                let is_current = state.deployed.version == version;
-                if is_current {
-                    state.idle.push_back(idle);
-                }
-                is_current
-            }
-            State::Work { request } | State::Answered { request } => {
-                self.wait_for(&name, &function, idle, request)
-            }
-            State::Parked | State::Starting | State::Over => false,
-        }
+        Some((found, request))
     }
 
     /// Waits for what becomes of a request that an agent before this one gave it.
-    fn wait_for(
-        &self,
-        name: &FunctionName,
-        function: &Arc<Function>,
-        mut idle: Idle,
-        request: RequestId,
-    ) -> bool {
-        let deployed = self.0.version(name, idle.about.version);
-        let (Some(deployed), Ok(cancel)) = (deployed, Cancel::new()) else {
-            return false;
+    fn wait_for(&self, found: Found, request: RequestId) {
+        let id = found.about.id;
+        let Ok(cancel) = Cancel::new() else {
+            return self.0.end(id);
         };
         if lock(&self.0.outcomes).begin(request).is_err() {
-            return false;
+            return self.0.end(id);
         }
-        let busy = Busy {
-            version: idle.about.version,
-            cancel: cancel.clone(),
-            about: Some(idle.about.clone()),
+        let lease = self.0.pools.found_at_work(found, cancel.clone());
+        let Some(lease) = lease else {
+            return;
         };
-        function.state().busy.insert(request, busy);
         let job = Job {
-            node: Arc::clone(&self.0.node),
-            function: Arc::clone(function),
-            // The sandbox knows when its time is over; this is for the case that it does not say.
-            timeout: deployed.definition.timeout.0,
-            deployed,
-            layers: Vec::new(),
             request,
             ask: Ask::default(),
+            // The sandbox knows when its time is over; this is for the case that it does not say.
+            timeout: lease.live().deployed.definition.timeout.0,
             payload: Vec::new(),
             cancel,
-            watcher: None,
             began: Instant::now(),
-            steps: Vec::new(),
-            claimed: None,
         };
-        let (shared, of): (Arc<Shared>, _) = (Arc::clone(&self.0), Arc::clone(function));
-        let work = move || {
-            let id = idle.about.id;
-            let outcome = idle
-                .sandbox
-                .outcome(request, job.timeout, &job.cancel, &mut |told| {
-                    of.hear(id, told);
-                });
-            let (ending, idle) = job.end(outcome, Origin::Found, idle);
-            let unused = of.give_back(request, idle);
-            lock(&shared.outcomes).end(request, ending, Instant::now());
-            shared.end_all(unused.as_slice());
-            of.tell_change();
-        };
-        let started = on_thread(work).is_ok();
-        if !started {
-            function.state().busy.remove(&request);
+        let manager = self.clone();
+        let work = move || manager.hear_out(&job, lease);
+        if self.0.working.run(work).is_err() {
+            // The lease went with the work: nothing is known of the request any more.
             lock(&self.0.outcomes).abandon(request);
         }
-        started
+    }
+
+    fn hear_out(&self, job: &Job, lease: Lease) {
+        let live = Arc::clone(lease.live());
+        let outcome = match (live.sandbox().as_mut(), live.id()) {
+            (Some(sandbox), Some(id)) => {
+                sandbox.outcome(job.request, job.timeout, &job.cancel, &mut |told| {
+                    live.function.hear(id, told);
+                })
+            }
+            _ => Err(SandboxError::Gone),
+        };
+        let ending = job.end(outcome, Origin::Found, Vec::new(), lease, job.began);
+        lock(&self.0.outcomes).end(job.request, ending, Instant::now());
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hearth_runtime::cgroup;
+use hearth_runtime::pool::policy::Choice;
 use hearth_runtime::sandbox::Resources;
 use hearth_runtime::seccomp::Profile;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ const MAX_PROGRAM: usize = 32 * 1024;
 pub const MAX_TIMEOUT: Duration = Duration::from_hours(1);
 /// Instances of one function.
 const MAX_INSTANCES: u32 = 1000;
+/// Requests that wait for one function.
+const MAX_QUEUE: u32 = 10_000;
+/// Bytes of a warm-up request.
+const MAX_WARM_UP: usize = 64 << 10;
 /// Descriptors of one process.
 const OPEN_FILES: std::ops::RangeInclusive<u64> = 16..=65_536;
 
@@ -74,6 +79,19 @@ pub struct Definition {
     pub network: Network,
     /// Sandboxes that it may have at once; each takes one request at a time.
     pub max_instances: u32,
+    /// Sandboxes that it always has, at work or not.
+    pub min_instances: u32,
+    /// Sandboxes that always wait for work, beside those that are at work, as far as
+    /// `max_instances` allows.
+    pub reserved_instances: u32,
+    /// Requests that wait for a sandbox at most; the next one is refused.
+    pub queue: u32,
+    /// Who says how many sandboxes there are between `min_instances` and `max_instances`.
+    #[schema(value_type = String, example = "fixed:600")]
+    pub policy: Choice,
+    /// A payload that each sandbox is given before it counts as ready: what it answers is dropped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub warm_up: Option<String>,
 }
 
 /// Whether memory is in huge pages.
@@ -122,6 +140,11 @@ impl Default for Definition {
             huge_pages: HugePages::default(),
             network: Network::default(),
             max_instances: 10,
+            min_instances: 0,
+            reserved_instances: 0,
+            queue: 100,
+            policy: Choice::default(),
+            warm_up: None,
         }
     }
 }
@@ -299,6 +322,11 @@ impl Definition {
                 "use 16 to 65536",
             ));
         }
+        self.check_pool()
+    }
+
+    /// How its pool is to be.
+    fn check_pool(&self) -> Result<(), Problem> {
         if !(1..=MAX_INSTANCES).contains(&self.max_instances) {
             let remedy = "use 1 to 1000";
             let (field, value) = ("max_instances", self.max_instances);
@@ -309,7 +337,33 @@ impl Definition {
                 remedy,
             ));
         }
-        Ok(())
+        for (field, value) in [
+            ("min_instances", self.min_instances),
+            ("reserved_instances", self.reserved_instances),
+        ] {
+            if value > self.max_instances {
+                return Err(Problem::field(
+                    field,
+                    value,
+                    format!("there are at most {}", self.max_instances),
+                    "use no more, or raise `max_instances`",
+                ));
+            }
+        }
+        if self.queue > MAX_QUEUE {
+            let remedy = "use at most 10000";
+            let detail = "too many requests to keep in memory";
+            return Err(Problem::field("queue", self.queue, detail, remedy));
+        }
+        match &self.warm_up {
+            Some(payload) if payload.len() > MAX_WARM_UP => Err(Problem::field(
+                "warm_up",
+                format!("{} bytes", payload.len()),
+                format!("a warm-up has at most {MAX_WARM_UP} bytes"),
+                "put what is large into a file of a layer",
+            )),
+            _ => Ok(()),
+        }
     }
 }
 
@@ -374,6 +428,14 @@ mod tests {
             ),
             ("open_files = 3", "open_files", "3", "16 to 65536"),
             ("max_instances = 0", "max_instances", "0", "1 to 1000"),
+            ("min_instances = 11", "min_instances", "11", "at most 10"),
+            (
+                "max_instances = 2\nreserved_instances = 3",
+                "reserved_instances",
+                "3",
+                "raise `max_instances`",
+            ),
+            ("queue = 10001", "queue", "10001", "at most 10000"),
             (
                 "syscalls = [\"bogus\"]",
                 "syscalls[0]",

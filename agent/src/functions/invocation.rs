@@ -87,6 +87,14 @@ pub enum Known {
     Over(Ending),
 }
 
+impl Known {
+    /// Whether it is over.
+    #[must_use]
+    pub const fn is_over(&self) -> bool {
+        matches!(self, Self::Over(_))
+    }
+}
+
 /// Requests that are under way, and the outcomes of the last ones.
 #[derive(Debug, Default)]
 pub struct Outcomes {

@@ -2,36 +2,36 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
 use hearth_runtime::sandbox::backend::{Backend as _, Cancel};
 use hearth_runtime::sandbox::message::Ask;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OnceCell, oneshot};
 use tokio::task::spawn_blocking;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::timeout;
 
+use super::clock::{Clock, NodeClock};
 use super::definition::Definition;
-use super::function::{Busy, Function};
-use super::idle;
-use super::invocation::{Ending, Known, Outcomes, Step};
-use super::job::Job;
+use super::function::Function;
+use super::invocation::{Ending, Invoked, Known, Outcomes};
+use super::job::{Job, Worked};
 use super::node::{Ends, Node};
+use super::pool::{Live, Pools, Unserved};
 use super::problem::{Kind, Problem};
+use super::refused::refused;
 use super::starts::{Starts, Watcher};
 use super::store::{Deployed, InUse, Store};
+use super::workers::Workers;
 
 /// Requests that are at work at once, each on a thread.
 const MAX_AT_WORK: usize = 256;
-/// Requests of one function that wait for a sandbox.
-const MAX_WAITING: usize = 1000;
 /// How often idle sandboxes are looked at.
 const SWEEP: Duration = Duration::from_millis(500);
+/// How long a removed function may take to hear that its requests are cancelled.
+const HEARING: Duration = Duration::from_secs(2);
 /// How long the end of a function's sandboxes may take.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Of a thread that waits for a sandbox: it needs little.
-const STACK: usize = 256 << 10;
 
 /// Functions and their sandboxes.
 #[derive(Clone)]
@@ -39,15 +39,17 @@ pub struct Manager(pub(super) Arc<Shared>);
 
 pub(super) struct Shared {
     pub(super) node: Arc<Ends>,
-    pub(super) watcher: Option<Arc<dyn Watcher>>,
+    pub(super) pools: Arc<Pools>,
+    /// Threads for requests.
+    pub(super) working: Workers,
+    sees_starts: bool,
     store: Mutex<Store>,
     functions: Mutex<BTreeMap<FunctionName, Arc<Function>>>,
     pub(super) outcomes: Mutex<Outcomes>,
     /// How functions started, where that is seen.
     starts: Starts,
-    at_work: Arc<Semaphore>,
     /// Sandboxes of an agent before this one were looked for: nothing is claimed before.
-    pub(super) adopted: tokio::sync::Mutex<bool>,
+    pub(super) adopted: OnceCell<()>,
 }
 
 /// A request for a function.
@@ -71,20 +73,34 @@ impl Manager {
     /// Of what is in `store`, with sandboxes of `node`.
     #[must_use]
     pub fn new(store: Store, node: Arc<dyn Node>, watcher: Option<Arc<dyn Watcher>>) -> Self {
+        Self::by(Arc::new(NodeClock), store, node, watcher)
+    }
+
+    /// As [`new`](Self::new), by this clock.
+    #[must_use]
+    pub fn by(
+        clock: Arc<dyn Clock>,
+        store: Store,
+        node: Arc<dyn Node>,
+        watcher: Option<Arc<dyn Watcher>>,
+    ) -> Self {
         let functions = store.current().map(|deployed| {
             let layers = store.paths(deployed);
             let function = Function::new(Arc::clone(deployed), layers);
             (deployed.name.clone(), Arc::new(function))
         });
+        let functions = Mutex::new(functions.collect());
+        let node = Arc::new(Ends::new(node));
         Self(Arc::new(Shared {
-            functions: Mutex::new(functions.collect()),
-            node: Arc::new(Ends::new(node)),
-            watcher,
+            functions,
+            sees_starts: watcher.is_some(),
+            pools: Pools::new(Arc::clone(&node), watcher, clock),
+            node,
+            working: Workers::new("hearth-request", MAX_AT_WORK),
             store: Mutex::new(store),
             outcomes: Mutex::default(),
             starts: Starts::default(),
-            at_work: Arc::new(Semaphore::new(MAX_AT_WORK)),
-            adopted: tokio::sync::Mutex::new(false),
+            adopted: OnceCell::new(),
         }))
     }
 
@@ -121,14 +137,16 @@ impl Manager {
             let deployed = store.deploy(&name, &definition, &in_use)?;
             let layers = store.paths(&deployed);
             let mut functions = lock(&shared.functions);
-            if let Some(function) = functions.get(&name) {
-                let old = function.replace(Arc::clone(&deployed), layers);
-                drop((functions, store));
-                shared.end_all(&old);
+            let (function, renew) = if let Some(function) = functions.get(&name) {
+                let renew = function.replace(Arc::clone(&deployed), layers);
+                (Arc::clone(function), renew)
             } else {
-                let function = Function::new(Arc::clone(&deployed), layers);
-                functions.insert(name, Arc::new(function));
-            }
+                let function = Arc::new(Function::new(Arc::clone(&deployed), layers));
+                functions.insert(name, Arc::clone(&function));
+                (function, false)
+            };
+            drop((functions, store));
+            shared.pools.deploy(&function, renew);
             Ok(deployed)
         })
         .await?
@@ -137,37 +155,35 @@ impl Manager {
     /// Removes a function with all that is of it. What it is at work on is cancelled.
     pub async fn remove(&self, name: &FunctionName) -> Result<(), Problem> {
         let function = self.function(name)?;
-        let idle = {
-            let mut state = function.state();
-            state.is_removed = true;
-            for busy in state.busy.values() {
-                busy.cancel.cancel();
-            }
-            state.take_idle(|_| true)
-        };
+        function.state().is_removed = true;
         let mut changed = function.changed.subscribe();
-        let (shared, ending) = (Arc::clone(&self.0), Arc::clone(&function));
-        let name = name.clone();
-        blocking(move || {
-            shared.end_all(&idle);
-            // One that is starting does not hear of a cancelled request.
-            let busy = ending.state().busy_sandboxes();
-            shared.end_all(&busy);
-        })
-        .await?;
-        let over = changed.wait_for(|_| function.state().busy.is_empty());
-        if timeout(PATIENCE, over).await.is_err() {
+        let pools = &self.0.pools;
+        let mut gone = async |patience| {
+            let gone = changed.wait_for(|_| pools.is_gone(&function));
+            timeout(patience, gone).await.is_ok()
+        };
+        let (removing, removed) = (Arc::clone(pools), name.clone());
+        blocking(move || removing.remove(&removed)).await?;
+        if !gone(HEARING).await {
+            let (forcing, forced) = (Arc::clone(pools), Arc::clone(&function));
+            blocking(move || forcing.force(&forced)).await?;
+        }
+        if !gone(PATIENCE).await {
             function.state().is_removed = false;
+            pools.deploy(&function, false);
             let detail = "its sandboxes have not ended in time";
             let remedy = "try again, and see the log of hearth-spawner";
-            return Err(Problem::new(Kind::NoSandbox, detail, remedy).about("name", &name));
+            return Err(Problem::new(Kind::NoSandbox, detail, remedy).about("name", name));
         }
+        let name = name.clone();
         let shared = Arc::clone(&self.0);
         blocking(move || {
             let removed = lock(&shared.store).remove(&name);
-            match &removed {
-                Ok(()) => drop(lock(&shared.functions).remove(&name)),
-                Err(_) => function.state().is_removed = false,
+            if removed.is_ok() {
+                lock(&shared.functions).remove(&name);
+            } else {
+                function.state().is_removed = false;
+                shared.pools.deploy(&function, false);
             }
             removed
         })
@@ -187,105 +203,89 @@ impl Manager {
             request: id,
             is_over: false,
         };
-        let (permits, allowed) = {
-            let state = function.state();
-            (Arc::clone(&state.permits), state.timeout())
-        };
-        let patience = request.timeout.unwrap_or(allowed).min(allowed);
-        let permit = self.permit(permits, patience).await?;
-        let wait = Step {
-            name: "wait".to_owned(),
-            begin: Duration::ZERO,
-            length: began.elapsed(),
-        };
         let cancel = Cancel::new().map_err(|error| no_thread(&error))?;
-        let (job, warm) = {
-            let mut state = function.state();
-            if state.is_removed {
-                drop(state);
-                return Err(self.function(name).err().unwrap_or_else(|| {
-                    Problem::new(Kind::UnknownFunction, "it is being removed", "")
-                }));
-            }
-            let version = state.deployed.version;
-            let warm = state.idle.pop_back();
-            let busy = Busy {
-                version,
-                cancel: cancel.clone(),
-                about: warm.as_ref().map(|idle| idle.about.clone()),
-            };
-            state.busy.insert(id, busy);
-            let deployed = Arc::clone(&state.deployed);
-            let job = Job {
-                node: Arc::clone(&self.0.node),
-                function: Arc::clone(&function),
-                layers: state.layers.clone(),
-                request: id,
-                ask: Ask {
-                    arn: arn(&deployed),
-                    ..request.ask
-                },
-                timeout: patience,
-                payload: request.payload,
-                cancel: cancel.clone(),
-                watcher: self.0.watcher.clone(),
-                began,
-                steps: vec![wait],
-                claimed: None,
-                deployed,
-            };
-            (job, warm)
+        let (allowed, start) = {
+            let definition = &function.state().deployed.definition;
+            (definition.timeout.0, definition.init_timeout.0)
         };
-        let (shared, of) = (Arc::clone(&self.0), Arc::clone(&function));
-        let (tell, told) = oneshot::channel();
-        let work = move || {
-            let (ending, idle) = job.run(warm);
-            let unused = of.give_back(id, idle);
-            lock(&shared.outcomes).end(id, ending.clone(), Instant::now());
-            drop(permit);
-            // Whoever asked may be gone.
-            let _ = tell.send(ending);
-            shared.end_all(unused.as_slice());
-            of.tell_change();
+        let timeout = request.timeout.unwrap_or(allowed).min(allowed);
+        // The time of a start is not the request's.
+        let patience = timeout + start;
+        let mut asked = self.0.pools.ask(name, patience, &cancel);
+        let mut job = Job {
+            request: id,
+            ask: request.ask,
+            timeout,
+            payload: request.payload,
+            cancel: cancel.clone(),
+            began,
         };
-        if let Err(error) = on_thread(work) {
-            function.state().busy.remove(&id);
-            return Err(no_thread(&error));
-        }
-        waiting.is_over = true;
         let caller = Caller(Some(cancel));
-        let ending = told.await.unwrap_or_else(|_| {
-            let detail = "the thread that worked on it has ended";
-            Err(Problem::new(Kind::Lost, detail, "see the log of hearth"))
-        });
-        caller.has_it();
-        ending
+        loop {
+            let lease = match asked.answer().await {
+                Ok(lease) => lease,
+                Err(unserved) => {
+                    let ending = self.unserved(&function, &job, unserved);
+                    waiting.is_over = lock(&self.0.outcomes)
+                        .get(id)
+                        .is_ok_and(|known| known.is_over());
+                    caller.has_it();
+                    return ending;
+                }
+            };
+            let shared = Arc::clone(&self.0);
+            let (tell, told) = oneshot::channel();
+            let work = move || {
+                let worked = job.run(lease);
+                if let Worked::Over(ending) = &worked {
+                    lock(&shared.outcomes).end(id, ending.clone(), Instant::now());
+                }
+                // Whoever asked may be gone.
+                if let Err(Worked::Lost(_)) = tell.send(worked) {
+                    lock(&shared.outcomes).abandon(id);
+                }
+            };
+            if let Err(error) = self.0.working.run(work) {
+                return Err(no_thread(&error));
+            }
+            waiting.is_over = true;
+            job = match told.await {
+                Ok(Worked::Over(ending)) => {
+                    caller.has_it();
+                    return ending;
+                }
+                Ok(Worked::Lost(job)) => job,
+                Err(_) => {
+                    let detail = "the thread that worked on it has ended";
+                    return Err(Problem::new(Kind::Lost, detail, "see the log of hearth"));
+                }
+            };
+            waiting.is_over = false;
+            asked.again();
+        }
     }
 
-    /// The right to be at work: of this function, and on this node.
-    async fn permit(
-        &self,
-        permits: Arc<Semaphore>,
-        patience: Duration,
-    ) -> Result<impl Send + 'static, Problem> {
-        let busy = |detail: &str| {
-            let remedy = "try again later, or raise its `max_instances`";
-            Problem::new(Kind::Busy, detail, remedy)
+    /// What is told to who got no instance.
+    fn unserved(&self, function: &Function, job: &Job, unserved: Unserved) -> Ending {
+        let Unserved { refusal, failure } = unserved;
+        let Some(failure) = failure else {
+            return Err(refused(function, refusal));
         };
-        if permits.available_permits() == 0 && Arc::strong_count(&permits) > MAX_WAITING {
-            return Err(busy("too many requests wait for a sandbox"));
-        }
-        let both = async {
-            let of_function = permits.acquire_owned().await;
-            (
-                of_function,
-                Arc::clone(&self.0.at_work).acquire_owned().await,
-            )
-        };
-        match timeout(patience, both).await {
-            Ok((Ok(one), Ok(other))) => Ok((one, other)),
-            _ => Err(busy("no sandbox became free in time")),
-        }
+        let ending = failure.unanswered.clone().map(|outcome| {
+            function.state().counts.invocations += 1;
+            Arc::new(Invoked {
+                request: job.request,
+                function: function.state().deployed.name.clone(),
+                version: failure.version,
+                sandbox: None,
+                origin: failure.birth.origin,
+                claimed: failure.birth.claimed,
+                steps: failure.birth.steps(job.began).collect(),
+                outcome,
+            })
+        });
+        lock(&self.0.outcomes).end(job.request, ending.clone(), Instant::now());
+        ending
     }
 
     /// Where a request is, or how it ended.
@@ -306,16 +306,14 @@ impl Manager {
     /// Whether somebody sees how functions start.
     #[must_use]
     pub fn sees_starts(&self) -> bool {
-        self.0.watcher.is_some()
+        self.0.sees_starts
     }
 
     /// Looks after idle sandboxes, and finds those of an agent before this one; for ever.
     pub async fn look_after(&self) {
-        let mut sweep = interval(SWEEP);
-        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut has_warned = false;
+        let mut swept: Option<Instant> = None;
         loop {
-            sweep.tick().await;
             match self.adopt().await {
                 Ok(()) => has_warned = false,
                 Err(problem) if !has_warned => {
@@ -324,9 +322,14 @@ impl Manager {
                 }
                 Err(_) => {}
             }
-            let shared = Arc::clone(&self.0);
-            // It panics where we do; then there is nothing to look after.
-            let _ = spawn_blocking(move || shared.sweep()).await;
+            self.0.pools.tick();
+            if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
+                let shared = Arc::clone(&self.0);
+                // It panics where we do; then there is nothing to look after.
+                let _ = spawn_blocking(move || shared.sweep()).await;
+                swept = Some(Instant::now());
+            }
+            self.0.pools.due(SWEEP).await;
         }
     }
 }
@@ -334,15 +337,11 @@ impl Manager {
 impl Shared {
     /// Versions that sandboxes run.
     fn in_use(&self) -> InUse {
-        let functions = lock(&self.functions);
-        let mut in_use = InUse::new();
-        for (name, function) in &*functions {
-            let state = function.state();
-            let idle = state.idle.iter().map(|idle| idle.about.version);
-            let busy = state.busy.values().map(|busy| busy.version);
-            in_use.extend(idle.chain(busy).map(|version| (name.clone(), version)));
-        }
-        in_use
+        let version = |live: &Arc<Live>, _| {
+            let deployed = &live.deployed;
+            Some((deployed.name.clone(), deployed.version))
+        };
+        self.pools.look(version).into_iter().collect()
     }
 
     /// One version of a function.
@@ -350,35 +349,17 @@ impl Shared {
         lock(&self.store).version(name, version).cloned()
     }
 
-    /// Ends sandboxes, one after the other.
-    pub(super) fn end_all(&self, sandboxes: &[SandboxId]) {
-        for sandbox in sandboxes {
-            if let Err(error) = self.node.end(*sandbox) {
-                tracing::warn!("sandbox {sandbox} is not ended yet: {error}");
-            }
+    /// Ends a sandbox that nobody can use.
+    pub(super) fn end(&self, sandbox: SandboxId) {
+        if let Err(error) = self.node.end(sandbox) {
+            tracing::warn!("sandbox {sandbox} is not ended yet: {error}");
         }
     }
 
-    /// Takes in what idle sandboxes say, and ends those that have been idle for long, or have
-    /// ended by themselves.
+    /// Takes in what idle sandboxes say, and ends those that have ended by themselves.
     fn sweep(&self) {
         self.node.tell_again();
-        let functions: Vec<Arc<Function>> = lock(&self.functions).values().cloned().collect();
-        for function in functions {
-            let late = {
-                let mut state = function.state();
-                state.take_idle(|idle| !idle::is_kept(idle.since.elapsed()))
-            };
-            self.end_all(&late);
-            for mut idle in function.take_speaking() {
-                let id = idle.about.id;
-                match idle.sandbox.listen(&mut |told| function.hear(id, told)) {
-                    Ok(()) => self.end_all(function.put_back(idle).as_slice()),
-                    // It is over; its slot is to be given back.
-                    Err(_) => self.end_all(&[id]),
-                }
-            }
-        }
+        self.pools.listen();
         lock(&self.outcomes).forget(Instant::now());
     }
 }
@@ -415,19 +396,6 @@ impl Drop for Caller {
             cancel.cancel();
         }
     }
-}
-
-/// What functions know themselves by.
-fn arn(deployed: &Deployed) -> String {
-    format!(
-        "arn:hearth:lambda:local:000000000000:function:{}:{}",
-        deployed.name, deployed.version
-    )
-}
-
-pub(super) fn on_thread(work: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    let thread = thread::Builder::new().name("hearth-request".to_owned());
-    thread.stack_size(STACK).spawn(work).map(drop)
 }
 
 fn no_thread(error: &impl std::fmt::Display) -> Problem {

@@ -2,27 +2,32 @@
 //!
 //! - [`definition`]: what a function is, as a person writes it; [`source`]: where its layers are.
 //! - [`store`]: the versions that were deployed, on disk.
-//! - [`manager`]: deploys, invokes and removes them, with sandboxes of a [`node`].
+//! - [`manager`]: deploys, invokes and removes them; [`pool`]: their instances, in sandboxes of a
+//!   [`node`].
 //! - [`invocation`]: what became of a request; [`logs`]: what functions wrote.
 //! - [`starts`]: how functions started, as somebody else saw it.
 //! - [`problem`]: what is wrong with what was asked for.
 
 mod adopt;
+pub mod clock;
 pub mod definition;
+mod failure;
 #[cfg(test)]
 pub(crate) mod fake;
 mod function;
-mod idle;
 pub mod invocation;
 mod job;
 pub mod logs;
 pub mod manager;
 pub mod node;
+mod pool;
 pub mod problem;
+mod refused;
 pub mod source;
 pub mod starts;
 pub mod store;
 pub mod view;
+mod workers;
 
 pub use definition::Definition;
 pub use manager::Manager;

@@ -1,6 +1,7 @@
 //! What is wrong with what was asked for, and what to do about it.
 
 use std::fmt;
+use std::time::Duration;
 
 /// Which kind of problem; its word is part of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,6 +24,10 @@ pub enum Kind {
     TooLarge,
     /// All instances are at work, and enough requests wait for one.
     Busy,
+    /// There is no memory for another instance.
+    NoMemory,
+    /// The function keeps failing, and is left alone for a while.
+    BackOff,
     /// An invocation with this id is under way, or was.
     Repeated,
     /// No spawner listens, so that no sandbox can be had.
@@ -37,7 +42,7 @@ pub enum Kind {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Invalid,
         Self::Layer,
         Self::UnknownFunction,
@@ -47,6 +52,8 @@ impl Kind {
         Self::Method,
         Self::TooLarge,
         Self::Busy,
+        Self::NoMemory,
+        Self::BackOff,
         Self::Repeated,
         Self::NoSpawner,
         Self::NoSandbox,
@@ -67,6 +74,8 @@ impl Kind {
             Self::Method => "method-not-allowed",
             Self::TooLarge => "payload-too-large",
             Self::Busy => "too-busy",
+            Self::NoMemory => "no-memory",
+            Self::BackOff => "back-off",
             Self::Repeated => "request-repeated",
             Self::NoSpawner => "no-spawner",
             Self::NoSandbox => "no-sandbox",
@@ -88,6 +97,8 @@ impl Kind {
             Self::Method => "the path does not take this method",
             Self::TooLarge => "the payload is too large",
             Self::Busy => "all instances are at work",
+            Self::NoMemory => "there is no memory for another sandbox",
+            Self::BackOff => "the function keeps failing",
             Self::Repeated => "the request id is in use",
             Self::NoSpawner => "no spawner listens",
             Self::NoSandbox => "no sandbox could be had",
@@ -111,7 +122,7 @@ impl Kind {
             Self::Busy => 429,
             Self::Store => 500,
             Self::Lost => 502,
-            Self::NoSpawner | Self::NoSandbox => 503,
+            Self::NoMemory | Self::BackOff | Self::NoSpawner | Self::NoSandbox => 503,
         }
     }
 }
@@ -129,6 +140,8 @@ pub struct Problem {
     pub value: Option<String>,
     /// What to do.
     pub remedy: String,
+    /// After how many seconds another attempt may do better, where that can be said.
+    pub retry_after: Option<u64>,
 }
 
 impl Problem {
@@ -141,6 +154,7 @@ impl Problem {
             field: None,
             value: None,
             remedy: remedy.into(),
+            retry_after: None,
         }
     }
 
@@ -162,6 +176,14 @@ impl Problem {
         self.value = Some(value.to_string().chars().take(200).collect());
         self
     }
+
+    /// With the time after which another attempt may do better.
+    #[must_use]
+    pub fn after(mut self, time: Duration) -> Self {
+        let part = u64::from(time.subsec_nanos() > 0);
+        self.retry_after = Some(time.as_secs().saturating_add(part));
+        self
+    }
 }
 
 impl fmt::Display for Problem {
@@ -172,10 +194,13 @@ impl fmt::Display for Problem {
             (None, _) => {}
         }
         f.write_str(&self.detail)?;
-        if self.remedy.is_empty() {
-            return Ok(());
+        if !self.remedy.is_empty() {
+            write!(f, "; {}", self.remedy)?;
         }
-        write!(f, "; {}", self.remedy)
+        match self.retry_after {
+            Some(seconds) => write!(f, " (after {seconds} s)"),
+            None => Ok(()),
+        }
     }
 }
 

@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hearth_runtime::id::{FunctionName, SandboxId};
+use hearth_runtime::pool::{Moment, Pool};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
-use super::function::{About, Function};
+use super::function::Function;
 use super::logs::Piece;
 use super::manager::Manager;
+use super::pool::Look;
 use super::problem::Problem;
 use super::store::Deployed;
 
@@ -25,10 +27,9 @@ pub struct FunctionView {
     /// The version that is in use.
     #[serde(flatten)]
     pub deployed: Deployed,
-    /// Sandboxes that wait for work.
-    pub idle: u32,
-    /// Requests that are under way.
-    pub busy: u32,
+    /// Its sandboxes, and who waits for one.
+    #[serde(default)]
+    pub pool: PoolView,
     /// Since the agent began: requests that reached it.
     pub invocations: u64,
     /// Of these, those that it answered; the others failed.
@@ -37,6 +38,59 @@ pub struct FunctionView {
     pub starts: u64,
     /// System calls that its code was refused, by name.
     pub refused_calls: BTreeMap<String, u64>,
+}
+
+/// The pool of a function.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct PoolView {
+    /// Sandboxes that there should be, at work or not.
+    pub target: u32,
+    /// Those that wait for work.
+    pub ready: u32,
+    /// Those that start.
+    pub starting: u32,
+    /// Those that are at work.
+    pub busy: u32,
+    /// Requests that wait for one.
+    pub waiting: u32,
+    /// Since the agent began: requests that found one ready.
+    pub hits: u64,
+    /// Those that waited for one that was at work.
+    pub queued: u64,
+    /// Those that waited for one to start.
+    pub misses: u64,
+    /// Those that were refused.
+    pub refused: u64,
+    /// Sandboxes that were ended while they were idle, as somebody needed their memory more.
+    pub evicted: u64,
+    /// Memory that one of them takes, in bytes: its limit, until it was weighed.
+    pub memory_bytes: u64,
+    /// Where it keeps failing: how long it is left alone from now on, in milliseconds.
+    pub back_off_ms: u64,
+    /// How often it has failed in a row.
+    pub failures: u32,
+}
+
+impl PoolView {
+    fn of(pool: &Pool, now: Moment) -> Self {
+        let (size, counts) = (pool.size(), pool.counts());
+        let (back_off, failures) = pool.back_off(now);
+        Self {
+            target: size.target,
+            ready: size.ready,
+            starting: size.starting,
+            busy: size.busy,
+            waiting: size.waiting,
+            hits: counts.hits,
+            queued: counts.queued,
+            misses: counts.misses,
+            refused: counts.refused,
+            evicted: counts.evicted,
+            memory_bytes: pool.weight(),
+            back_off_ms: u64::try_from(back_off.as_millis()).unwrap_or(u64::MAX),
+            failures,
+        }
+    }
 }
 
 /// One sandbox.
@@ -64,9 +118,11 @@ pub struct SandboxView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SandboxState {
+    /// Its function starts.
+    Starting,
     /// It waits for work.
     Idle,
-    /// Its function starts, or is at work.
+    /// It is at work.
     Busy,
 }
 
@@ -74,12 +130,12 @@ impl Manager {
     /// One function.
     pub fn show(&self, name: &FunctionName) -> Result<FunctionView, Problem> {
         let function = self.function(name)?;
+        // There is none before sandboxes of an agent before this one were looked for.
+        let pool = self.0.pools.of(name, PoolView::of).unwrap_or_default();
         let state = function.state();
-        let count = |length| u32::try_from(length).unwrap_or(u32::MAX);
         Ok(FunctionView {
             deployed: Deployed::clone(&state.deployed),
-            idle: count(state.idle.len()),
-            busy: count(state.busy.len()),
+            pool,
             invocations: state.counts.invocations,
             answered: state.counts.answered,
             starts: state.counts.starts,
@@ -103,32 +159,25 @@ impl Manager {
     /// All sandboxes, by id.
     #[must_use]
     pub fn sandboxes(&self) -> Vec<SandboxView> {
-        let mut all = Vec::new();
-        for function in self.functions() {
-            let state = function.state();
-            let idle = state.idle.iter().map(|idle| &idle.about);
-            let idle = idle.map(|about| (about, SandboxState::Idle));
-            let busy = state.busy.values();
-            let busy = busy.filter_map(|busy| busy.about.as_ref());
-            let busy = busy.map(|about| (about, SandboxState::Busy));
-            let views = idle.chain(busy);
-            all.extend(views.map(|(about, doing)| view(&state.deployed.name, about, doing)));
-        }
+        let mut all = self.0.pools.look(|live, look| {
+            let about = live.about()?;
+            let since = about.began.duration_since(UNIX_EPOCH).unwrap_or_default();
+            Some(SandboxView {
+                id: about.id,
+                function: live.deployed.name.clone(),
+                version: live.deployed.version,
+                state: match look {
+                    Look::Starting => SandboxState::Starting,
+                    Look::Idle => SandboxState::Idle,
+                    Look::Busy => SandboxState::Busy,
+                },
+                slot: about.slot.clone(),
+                pid: about.pid,
+                since_unix_ms: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
+            })
+        });
         all.sort_unstable_by_key(|sandbox| sandbox.id);
         all
-    }
-}
-
-fn view(function: &FunctionName, about: &About, state: SandboxState) -> SandboxView {
-    let since = about.began.duration_since(UNIX_EPOCH);
-    SandboxView {
-        id: about.id,
-        function: function.clone(),
-        version: about.version,
-        state,
-        slot: about.slot.clone(),
-        pid: about.pid,
-        since_unix_ms: u64::try_from(since.unwrap_or_default().as_millis()).unwrap_or(u64::MAX),
     }
 }
 

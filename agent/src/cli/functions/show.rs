@@ -15,12 +15,13 @@ pub(super) fn list(all: &[FunctionView], terminal: &Terminal) -> String {
     let width = names.chain([4]).max().unwrap_or(4);
     let mut text = String::new();
     let heading = format!(
-        "{}  {}  {}  {}  {}  {}  {}  COMMAND",
+        "{}  {}  {}  {}  {}  {}  {}  {}  COMMAND",
         fit("NAME", width),
         right("VERSION", 7),
         right("MEMORY", 7),
         right("BUSY", 4),
-        right("IDLE", 4),
+        right("READY", 5),
+        right("WAIT", 4),
         right("INVOKED", 9),
         right("FAILED", 7),
     );
@@ -29,12 +30,13 @@ pub(super) fn list(all: &[FunctionView], terminal: &Terminal) -> String {
     for one in all {
         let failed = one.invocations - one.answered.min(one.invocations);
         let line = format!(
-            "{}  {}  {}  {}  {}  {}  {}  {}",
+            "{}  {}  {}  {}  {}  {}  {}  {}  {}",
             fit(one.deployed.name.as_str(), width),
             right(&one.deployed.version.to_string(), 7),
             right(&one.deployed.definition.memory.to_string(), 7),
-            right(&one.busy.to_string(), 4),
-            right(&one.idle.to_string(), 4),
+            right(&one.pool.busy.to_string(), 4),
+            right(&one.pool.ready.to_string(), 5),
+            right(&one.pool.waiting.to_string(), 4),
             right(&count(one.invocations), 9),
             right(&count(failed), 7),
             terminal.show(&one.deployed.command.join(" ")),
@@ -72,10 +74,20 @@ pub(super) fn show(one: &FunctionView, terminal: &Terminal) -> String {
         ("timeout", definition.timeout.to_string()),
         ("init timeout", definition.init_timeout.to_string()),
         ("syscalls", definition.syscalls.join(" ")),
-        ("instances", {
-            let most = definition.max_instances;
-            format!("{} busy, {} idle, at most {most}", one.busy, one.idle)
+        ("policy", definition.policy.to_string()),
+        ("instances", instances(one)),
+        ("requests", {
+            let pool = &one.pool;
+            format!(
+                "{} found one ready, {} waited for one at work, {} for a start; {} refused, {} wait",
+                count(pool.hits),
+                count(pool.queued),
+                count(pool.misses),
+                count(pool.refused),
+                pool.waiting,
+            )
         }),
+        ("back-off", back_off(one)),
         ("invocations", {
             let failed = one.invocations - one.answered.min(one.invocations);
             format!(
@@ -104,6 +116,34 @@ pub(super) fn show(one: &FunctionView, terminal: &Terminal) -> String {
         }
     }
     text
+}
+
+fn instances(one: &FunctionView) -> String {
+    let (pool, definition) = (&one.pool, &one.deployed.definition);
+    let mut text = format!(
+        "{} busy, {} ready, {} starting; there should be {}, {} to {}",
+        pool.busy,
+        pool.ready,
+        pool.starting,
+        pool.target,
+        definition.min_instances,
+        definition.max_instances,
+    );
+    if definition.reserved_instances > 0 {
+        // Writing to a string cannot fail.
+        let _ = write!(text, ", {} of them ready", definition.reserved_instances);
+    }
+    text
+}
+
+/// Empty where it does not keep failing.
+fn back_off(one: &FunctionView) -> String {
+    if one.pool.back_off_ms == 0 {
+        return String::new();
+    }
+    let seconds = one.pool.back_off_ms.div_ceil(1000);
+    let failures = one.pool.failures;
+    format!("it failed {failures} times, and is left alone for {seconds} s")
 }
 
 /// In UTC, as RFC 3339 has it.

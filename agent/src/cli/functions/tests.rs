@@ -9,6 +9,7 @@ use super::*;
 use crate::api::invocations::{FUNCTION_ERROR, ORIGIN, SANDBOX, VERSION};
 use crate::functions::logs::{Output, Piece};
 use crate::functions::store::Deployed;
+use crate::functions::view::PoolView;
 use crate::functions::{Definition, Source};
 
 fn view() -> FunctionView {
@@ -27,8 +28,18 @@ fn view() -> FunctionView {
             environment: [("KEY".to_owned(), "secret".to_owned())].into(),
             directory: "/".into(),
         },
-        idle: 2,
-        busy: 1,
+        pool: PoolView {
+            target: 3,
+            ready: 2,
+            busy: 1,
+            hits: 12_300,
+            queued: 36,
+            misses: 9,
+            refused: 4,
+            back_off_ms: 9_400,
+            failures: 2,
+            ..PoolView::default()
+        },
         invocations: 12_345,
         answered: 12_340,
         starts: 9,

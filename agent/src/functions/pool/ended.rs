@@ -1,0 +1,141 @@
+//! How instances end that nobody retired: every such death passes here, once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_runtime::id::RequestId;
+use hearth_runtime::pool::Input;
+use hearth_runtime::sandbox::ask::Ended;
+
+use super::live::{Birth, Doing};
+use super::{Live, Pools};
+use crate::functions::failure::{Unanswered, ran_out};
+
+/// The end of an instance.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Death {
+    /// What it was at.
+    pub(in super::super) during: During,
+    /// Why.
+    pub(in super::super) cause: Cause,
+    /// What the node knows of it; none where there was no sandbox, or the node was not heard.
+    pub(in super::super) ended: Option<Ended>,
+    /// How long it had been at it.
+    pub(in super::super) elapsed: Duration,
+}
+
+impl Death {
+    /// What is told of it; none where that was told, or nothing is wrong.
+    fn why(&self) -> Option<String> {
+        let during = match self.during {
+            During::Start(_) => return None,
+            During::Idle => "while it waited for work".to_owned(),
+            During::Work(request) => {
+                let seconds = self.elapsed.as_secs_f64();
+                format!("{seconds:.3} s into request {request}")
+            }
+        };
+        let what = match self.cause {
+            Cause::OutOfMemory => "it ran out of memory",
+            Cause::Exited => "it ended",
+            Cause::Lost => "it did not answer as it should",
+            _ => return None,
+        };
+        let how = self.ended.as_ref();
+        let how = how.map_or_else(String::new, |ended| format!(" ({})", ended.how));
+        Some(format!("{what}{how} {during}"))
+    }
+}
+
+/// What an instance was at when it ended.
+#[derive(Clone, Debug)]
+pub(in super::super) enum During {
+    /// Its start.
+    Start(Arc<Failure>),
+    /// It waited for work.
+    Idle,
+    /// It was at work on this request.
+    Work(RequestId),
+}
+
+/// Why an instance ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in super::super) enum Cause {
+    /// Somebody in it was killed for want of memory.
+    OutOfMemory,
+    /// It ended by itself, or was killed.
+    Exited,
+    /// Its time was over.
+    TimedOut,
+    /// Nobody waited for its answer any more.
+    Cancelled,
+    /// It does not answer, or said something out of turn.
+    Lost,
+    /// It was not started: the program cannot be run, or it said so itself.
+    Refused,
+    /// There was no sandbox for it.
+    NoSandbox,
+}
+
+impl Cause {
+    /// As far as the node knows better.
+    pub(in super::super) fn or_memory(self, ended: Option<&Ended>) -> Self {
+        if ran_out(ended) {
+            Self::OutOfMemory
+        } else {
+            self
+        }
+    }
+
+    /// Whether it is the function's own fault, so that another instance may end alike.
+    const fn is_fault(self) -> bool {
+        matches!(self, Self::OutOfMemory | Self::Exited | Self::Lost)
+    }
+}
+
+/// A start that failed.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Failure {
+    /// What is told to who waited for it.
+    pub(in super::super) unanswered: Unanswered,
+    /// The version.
+    pub(in super::super) version: u32,
+    /// How far it came.
+    pub(in super::super) birth: Birth,
+}
+
+impl Pools {
+    /// An instance has ended, and nobody retired it.
+    pub(in super::super) fn ended(self: &Arc<Self>, live: &Arc<Live>, death: Death) {
+        let name = live.deployed.name.clone();
+        if let Some(why) = death.why() {
+            tracing::warn!("a sandbox of function {name} is gone: {why}");
+            live.function.state().last_failure = Some(why);
+        }
+        self.tell(|inner, _, _| {
+            // Somebody else may have seen it before.
+            let entry = inner.live.remove(&live.instance)?;
+            if matches!(entry.doing, Doing::Retired) {
+                return None;
+            }
+            let (function, instance) = (name, live.instance);
+            Some(match death.during {
+                During::Start(failure) => {
+                    inner.failed = Some(failure);
+                    Input::NotStarted { function, instance }
+                }
+                During::Idle | During::Work(_) => Input::Ended {
+                    function,
+                    instance,
+                    fault: death.cause.is_fault(),
+                },
+            })
+        });
+        live.function.tell_change();
+    }
+
+    /// Ends one that has ended by itself, or is of no use any more; what is known of it then.
+    pub(in super::super) fn take_away(&self, live: &Live) -> Option<Ended> {
+        self.end_sandbox(live)
+    }
+}
