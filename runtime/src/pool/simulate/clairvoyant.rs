@@ -39,12 +39,16 @@ impl Clairvoyant {
         }
         for (times, function) in functions.into_iter().zip(trace.functions()) {
             let weight = u128::from(function.memory_bytes);
-            gaps.extend(of_function(&times).into_iter().map(|gap| gap * weight));
+            gaps.extend(
+                of_function(&times)
+                    .into_iter()
+                    .map(|gap| gap.saturating_mul(weight)),
+            );
         }
         gaps.sort_unstable();
-        let mut sum = 0;
+        let mut sum = 0_u128;
         for gap in &mut gaps {
-            sum += *gap;
+            sum = sum.saturating_add(*gap);
             *gap = sum;
         }
         Self {
@@ -96,4 +100,120 @@ fn of_function(times: &[(u128, u128)]) -> Vec<u128> {
         }
     }
     gaps
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::super::super::Moment;
+    use super::super::{Builder, Function, Options, run};
+    use super::*;
+
+    type Request = (u64, u64);
+
+    fn trace(functions: &[(u64, Vec<Request>)]) -> Trace {
+        let mut builder = Builder::new(100);
+        for (nth, (memory_bytes, requests)) in functions.iter().enumerate() {
+            let function = builder.function(Function {
+                name: nth.to_string(),
+                app: nth.to_string(),
+                trigger: None,
+                memory_bytes: *memory_bytes,
+                start: Duration::ZERO,
+            });
+            for &(at, work) in requests {
+                let at = Moment(Duration::from_secs(at));
+                let arrived = builder.arrive(function, at, Duration::from_secs(work));
+                arrived.expect("few of them");
+            }
+        }
+        builder.finish(Moment(Duration::from_secs(1000)))
+    }
+
+    /// What so many requests that are given an instance of an earlier one cost at least, by trying
+    /// all ways to do so.
+    fn best(requests: &mut [Request], weight: u64) -> Vec<Option<u64>> {
+        requests.sort_unstable();
+        let mut costs = vec![None; requests.len() + 1];
+        let mut used = vec![false; requests.len()];
+        search(requests, weight, 0, (0, 0), &mut used, &mut costs);
+        costs
+    }
+
+    fn search(
+        requests: &[Request],
+        weight: u64,
+        nth: usize,
+        (given, cost): (usize, u64),
+        used: &mut [bool],
+        costs: &mut [Option<u64>],
+    ) {
+        let Some(&(begin, _)) = requests.get(nth) else {
+            let least = costs[given].map_or(cost, |least| least.min(cost));
+            costs[given] = Some(least);
+            return;
+        };
+        search(requests, weight, nth + 1, (given, cost), used, costs);
+        for (earlier, (at, work)) in requests.iter().enumerate() {
+            let end = at + work;
+            if earlier != nth && !used[earlier] && end <= begin {
+                used[earlier] = true;
+                let more = (given + 1, cost + (begin - end) * weight);
+                search(requests, weight, nth + 1, more, used, costs);
+                used[earlier] = false;
+            }
+        }
+    }
+
+    fn any_requests() -> impl Strategy<Value = Vec<Request>> {
+        vec((0..40_u64, 1..15_u64), 1..6)
+    }
+
+    proptest! {
+        #[test]
+        fn nobody_does_better_by_any_other_choice(
+            mut one in any_requests(),
+            mut other in any_requests(),
+        ) {
+            let clairvoyant = Clairvoyant::of(&trace(&[(1, one.clone()), (3, other.clone())]));
+            let (ones, others) = (best(&mut one, 1), best(&mut other, 3));
+            let requests = one.len() + other.len();
+            for budget in 0..200 {
+                let mut most = 0;
+                for (first, one) in ones.iter().enumerate() {
+                    for (second, other) in others.iter().enumerate() {
+                        if let (Some(one), Some(other)) = (one, other) && one + other <= budget {
+                            most = most.max(first + second);
+                        }
+                    }
+                }
+                let cold = clairvoyant.cold_starts(u128::from(budget) * 1_000_000_000);
+                prop_assert_eq!(cold, (requests - most) as u64, "with {}", budget);
+            }
+        }
+
+        #[test]
+        fn who_starts_nothing_ahead_is_never_below(
+            functions in vec((1..1_u64 << 30, any_requests()), 1..4),
+            keep_alive in 0..60_u64,
+        ) {
+            let trace = trace(&functions);
+            let clairvoyant = Clairvoyant::of(&trace);
+            let policy = super::super::super::policy::Choice::Fixed(Duration::from_secs(keep_alive));
+            let report = run(&trace, &Options::new(policy), &clairvoyant, &mut |_| ());
+            prop_assert!(report.regret >= 0.0, "{:?}", report);
+        }
+    }
+
+    #[test]
+    fn the_curve_goes_from_all_cold_to_as_few_as_can_be() {
+        let clairvoyant = Clairvoyant::of(&trace(&[(1 << 30, vec![(0, 1), (5, 1), (20, 1)])]));
+        let curve = clairvoyant.curve(9);
+        assert_eq!(curve.first(), Some(&(0.0, 1.0)));
+        assert_eq!(curve.last(), Some(&(18.0, 1.0 / 3.0)));
+    }
 }

@@ -247,3 +247,76 @@ fn number(function: &FunctionName) -> u32 {
     let digits = function.as_str().get(1..).unwrap_or_default();
     digits.parse().unwrap_or(u32::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Builder, Function};
+    use super::*;
+
+    /// One function with an instance of a GiB that starts in two seconds, asked at these seconds for
+    /// as many.
+    fn trace(requests: &[(u64, u64)], end: u64) -> Trace {
+        let mut builder = Builder::new(100);
+        let function = builder.function(Function {
+            name: "a".to_owned(),
+            app: "a".to_owned(),
+            trigger: None,
+            memory_bytes: 1 << 30,
+            start: Duration::from_secs(2),
+        });
+        for &(at, work) in requests {
+            let at = Moment(Duration::from_secs(at));
+            let arrived = builder.arrive(function, at, Duration::from_secs(work));
+            arrived.expect("few of them");
+        }
+        builder.finish(Moment(Duration::from_secs(end)))
+    }
+
+    fn simulate(trace: &Trace, options: &Options) -> Report {
+        run(trace, options, &Clairvoyant::of(trace), &mut |_| ())
+    }
+
+    fn fixed(seconds: u64) -> Options {
+        Options::new(Choice::Fixed(Duration::from_secs(seconds)))
+    }
+
+    #[test]
+    fn cold_starts_and_idle_memory_are_those_that_one_counts_by_hand() {
+        // Cold at 0, done at 3; idle until 10: used again, done at 11; gone at 21. Cold at 50, done
+        // at 53, and idle until the end.
+        let trace = trace(&[(0, 1), (10, 1), (50, 1)], 60);
+        let report = simulate(&trace, &fixed(10));
+        assert_eq!(
+            (report.requests, report.cold_starts, report.starts),
+            (3, 2, 2)
+        );
+        let idle = f64::from((10 - 3) + (21 - 11) + (60 - 53));
+        assert!((report.idle_memory_gib_s - idle).abs() < 1e-6, "{report:?}");
+        // With as much, the gap of 9 is kept, and that of 39 is not.
+        assert!(report.regret.abs() < 1e-9, "{report:?}");
+        assert!((report.functions.p50 - 2.0 / 3.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn who_finds_all_at_work_starts_one_or_takes_the_first_that_is_done() {
+        // The second one is served when the first is done, before its own has started.
+        let report = simulate(&trace(&[(0, 1), (2, 9)], 20), &fixed(10));
+        assert_eq!(
+            (report.cold_starts, report.queued, report.starts),
+            (1, 1, 2)
+        );
+    }
+
+    #[test]
+    fn memory_that_is_not_there_is_not_used() {
+        let two_at_once = trace(&[(0, 30), (0, 30), (90, 1)], 200);
+        let all = simulate(&two_at_once, &fixed(600));
+        assert_eq!((all.refused, all.starts), (0, 2));
+        let mut options = fixed(600);
+        options.memory_bytes = Some(1 << 30);
+        let one = simulate(&two_at_once, &options);
+        assert_eq!((one.starts, one.queued), (1, 1));
+        options.memory_bytes = Some(1 << 29);
+        assert_eq!(simulate(&two_at_once, &options).refused, 3);
+    }
+}

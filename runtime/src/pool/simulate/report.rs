@@ -105,7 +105,8 @@ impl Tally {
     }
 
     pub(super) fn idle(&mut self, time: Duration, bytes: u64) {
-        self.idle_byte_ns += time.as_nanos() * u128::from(bytes);
+        let more = time.as_nanos().saturating_mul(bytes.into());
+        self.idle_byte_ns = self.idle_byte_ns.saturating_add(more);
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a figure to read")]

@@ -46,6 +46,9 @@ const WORK_SIGMA: f64 = 2.386;
 /// From the median and the 90th percentile of the memory of apps.
 const MEMORY_SIGMA: f64 = 0.645;
 
+/// Instances of a function that are at work on average, at most: more are not on one node.
+const BUSY: f64 = 10.0;
+
 /// How the requests for an app follow each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pattern {
@@ -196,9 +199,10 @@ impl Synthetic {
             let means: Vec<f64> = app
                 .functions
                 .iter()
-                .map(|_| {
+                .map(|(_, share)| {
                     let mean = works.log_normal(self.work.as_secs_f64(), WORK_SIGMA);
-                    mean.clamp(0.001, 300.0)
+                    let longest = BUSY / (app.rate * share);
+                    mean.clamp(0.001, 300.0).min(longest)
                 })
                 .collect();
             self.requests(app, &means, &mut times.fork(), &mut builder)?;
