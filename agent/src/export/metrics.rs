@@ -6,7 +6,7 @@ use opentelemetry_sdk::metrics::{Instrument, Stream};
 use opentelemetry_semantic_conventions::attribute::FAAS_NAME;
 
 use super::oom::CONSTRAINTS;
-use super::{pools, retransmit};
+use super::{heal, pools, retransmit};
 use crate::observe::cold_start::{ColdStart, PhaseName};
 
 /// Upper bounds of the histograms' buckets, seconds: 10 us to 60 s.
@@ -40,7 +40,8 @@ pub(super) fn bounds(max_functions: usize) -> impl Fn(&Instrument) -> Option<Str
             "hearth.cold_start.cause.time" => names * labels * CAUSES,
             "hearth.tcp.retransmitted_segments" => retransmit::SERIES,
             "hearth.oom.kills" => names * CONSTRAINTS,
-            name if pools::is_one(name) => names * pools::WORDS,
+            "hearth.heal.actions" => names * heal::SERIES,
+            name if pools::is_one(name) => names * pools::SERIES,
             _ => return None,
         };
         Stream::builder().with_cardinality_limit(limit).build().ok()

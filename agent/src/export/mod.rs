@@ -4,6 +4,7 @@ mod agent;
 mod clock;
 mod counted;
 mod headers;
+mod heal;
 mod history;
 mod locks;
 mod metrics;
@@ -49,12 +50,14 @@ use crate::config::{Config, Signal};
 use crate::kernel::cgroup_lock::LockSnapshot;
 use crate::observe::cgroup_lock::WaitsByCgroup;
 use crate::observe::cold_start::ColdStart;
+use crate::observe::healing::Healing;
 use crate::observe::oom::keeper::Kept;
 use crate::observe::oom::recorder::Recorded;
 use crate::observe::pool::PoolsState;
 use crate::observe::retransmit::{Resent, SentSegments};
 use crate::time::Boottime;
 use counted::Counted;
+use heal::HealMeters;
 use locks::SharedWaits;
 use metrics::Meters;
 use names::Names;
@@ -92,7 +95,10 @@ pub struct Export {
     oom: OomMeters,
     retransmits: RetransmitMeters,
     pools: PoolMeters,
+    heal: HealMeters,
     names: Names,
+    /// Apart from those: what else starts on a node takes none from its functions.
+    functions: Names,
     slowest: Arc<Mutex<Slowest>>,
     history: Arc<Mutex<History>>,
     clock: WallClock,
@@ -137,7 +143,9 @@ impl Export {
             meters: Meters::new(&meter),
             oom: OomMeters::new(&meter),
             retransmits: RetransmitMeters::new(&meter),
-            pools: PoolMeters::new(&meter, config.metrics.max_functions),
+            pools: PoolMeters::new(&meter),
+            heal: HealMeters::new(&meter),
+            functions: Names::new(config.metrics.max_functions),
             provider,
             registry,
             names: Names::new(config.metrics.max_functions),
@@ -224,7 +232,17 @@ impl Export {
 
     /// Tells what the pools are like now.
     pub fn pools(&mut self, state: &PoolsState) {
-        self.counted.set(self.pools.set(state));
+        for pool in &state.pools {
+            let name = self.functions.bound(pool.function.clone());
+            self.heal.begin(&name);
+        }
+        self.counted.set(self.pools.set(state, &mut self.functions));
+    }
+
+    /// Tells what was done about a fault of a function's sandbox, and what came of it.
+    pub fn healing(&mut self, healing: &Healing) {
+        let name = self.functions.bound(healing.function.clone());
+        self.heal.count(healing, &name);
     }
 
     /// Where the state of the `oom` signal is put, to be told.

@@ -12,22 +12,18 @@ use super::counted::{CountedHistogram, CountedSeries};
 use super::names::Names;
 use crate::observe::pool::{BOUNDS, Counter, Durations, PoolCounts, PoolState, PoolsState};
 
-/// Words by which a metric of one function is told apart, at most.
-pub(super) const WORDS: usize = 16;
+/// Series of one function in one of these metrics, far more than there are.
+pub(super) const SERIES: usize = 16;
 
-/// Whether a metric is one of those here.
+/// Whether a metric is one of these.
 pub(super) fn is_one(name: &str) -> bool {
-    ["hearth.pool.", "hearth.heal.", "faas."]
-        .iter()
-        .any(|prefix| name.starts_with(prefix))
+    name == "hearth.heal.back_off" || name.starts_with("hearth.pool.") || name.starts_with("faas.")
 }
 
 /// Tells what pools are like.
 #[derive(Debug)]
 pub(super) struct PoolMeters {
     told: Arc<Mutex<Told>>,
-    /// Of their own: what else starts on a node takes none from functions.
-    names: Names,
     /// What was counted of each function when it was last told.
     last: HashMap<String, PoolCounts>,
 }
@@ -44,7 +40,7 @@ struct Told {
 impl PoolMeters {
     /// Makes the instruments. There are no series before a node with functions is told.
     #[must_use]
-    pub(super) fn new(meter: &Meter, max_functions: usize) -> Self {
+    pub(super) fn new(meter: &Meter) -> Self {
         let told = Arc::default();
         instrument_node(meter, &told);
         instrument_now(meter, &told);
@@ -52,18 +48,17 @@ impl PoolMeters {
         instrument_functions(meter, &told);
         Self {
             told,
-            names: Names::new(max_functions),
             last: HashMap::new(),
         }
     }
 
     /// Replaces what is told.
-    pub(super) fn set(&mut self, state: &PoolsState) -> Vec<CountedHistogram> {
+    pub(super) fn set(&mut self, state: &PoolsState, names: &mut Names) -> Vec<CountedHistogram> {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         told.now.clear();
         let mut last = HashMap::new();
         for pool in &state.pools {
-            let name = self.names.bound(pool.function.clone());
+            let name = names.bound(pool.function.clone());
             let new = match self.last.get(&pool.function) {
                 Some(before) => pool.counts.since(before),
                 None => pool.counts.clone(),

@@ -3,6 +3,22 @@
 
 use crate::time::Boottime;
 
+/// The words for what can be done.
+pub const ACTIONS: [&str; 3] = ["replace", "raise", "replay"];
+/// The words for what can come of it.
+pub const OUTCOMES: [&str; 8] = [
+    "would",
+    "dry_run",
+    "nothing",
+    "done",
+    "failed",
+    "timed_out",
+    "obsolete",
+    "unknown",
+];
+/// Those that somebody should look at.
+pub const BAD: [&str; 2] = ["failed", "timed_out"];
+
 /// A fault and what came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Healing {

@@ -10,6 +10,7 @@ struct Scene {
     registry: prometheus::Registry,
     _provider: SdkMeterProvider,
     meters: PoolMeters,
+    names: Names,
 }
 
 impl Scene {
@@ -27,17 +28,19 @@ impl Scene {
             .build();
         Self {
             registry,
-            meters: PoolMeters::new(&provider.meter("test"), max_functions),
+            meters: PoolMeters::new(&provider.meter("test")),
+            names: Names::new(max_functions),
             _provider: provider,
         }
     }
 
     fn set(&mut self, pools: Vec<PoolState>) -> Vec<CountedHistogram> {
-        self.meters.set(&PoolsState {
+        let state = PoolsState {
             budget_bytes: Some(1 << 30),
             used_bytes: 1 << 20,
             pools,
-        })
+        };
+        self.meters.set(&state, &mut self.names)
     }
 
     fn text(&self) -> String {

@@ -275,3 +275,20 @@ fn it_is_for_nobody_else_follows_no_link_and_has_one_writer() {
     let shared = Audit::open(&place.dir, 8 * MIB, "boot").unwrap_err();
     assert!(shared.to_string().contains("0755"), "{shared}");
 }
+
+#[test]
+fn actions_and_outcomes_go_by_the_words_that_are_counted() {
+    use crate::observe::healing::{ACTIONS, OUTCOMES};
+    assert_eq!(Resolved::ALL.map(Resolved::word), OUTCOMES);
+    let (after_ms, from_bytes, to_bytes) = (0, 1, 2);
+    let actions = [
+        Action::Replace { after_ms },
+        Action::Raise {
+            after_ms,
+            from_bytes,
+            to_bytes,
+        },
+        Action::Replay { replay: 1 },
+    ];
+    assert_eq!(actions.map(|action| action.word()), ACTIONS);
+}
