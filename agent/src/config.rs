@@ -3,6 +3,7 @@
 mod environment;
 mod error;
 mod functions;
+mod heal;
 mod oom;
 mod otlp;
 mod recorder;
@@ -23,6 +24,7 @@ use crate::kernel::table;
 use crate::observe::cold_start::{ReadyRule, VMMS};
 pub use error::{ConfigError, Fault};
 pub use functions::Functions;
+pub use heal::Heal;
 pub use oom::Oom;
 pub use otlp::{Compression, Endpoint, Otlp, Protocol, Secret, Signal, Spool};
 pub use recorder::Recorder;
@@ -65,6 +67,8 @@ pub struct Config {
     pub print: Print,
     /// `[functions]`.
     pub functions: Functions,
+    /// `[heal]`.
+    pub heal: Heal,
     /// `[[start]]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub start: Vec<StartRule>,
@@ -90,6 +94,7 @@ impl Default for Config {
             oom: Oom::default(),
             print: Print::default(),
             functions: Functions::default(),
+            heal: Heal::default(),
             start: Vec::new(),
         }
     }

@@ -7,6 +7,7 @@ pub mod config;
 pub mod doctor;
 pub mod figures;
 pub mod functions;
+pub mod heal;
 mod interruption;
 pub mod line;
 pub mod locks;
@@ -61,6 +62,8 @@ pub enum Command {
     Locks(locks::Locks),
     /// Show what the kernel killed for want of memory, and what the victims were doing.
     Oom(oom::Oom),
+    /// Show what was decided about functions that failed, and what came of it.
+    Heal(heal::Heal),
     /// Deploy functions, invoke them, and see what they do.
     #[command(name = "fn")]
     Functions(functions::Functions),
@@ -95,6 +98,7 @@ impl Cli {
             Command::Config { action } => action.run(),
             Command::Trace(trace) => return trace.run(),
             Command::Functions(functions) => return functions.run(),
+            Command::Heal(heal) => return heal.run(),
             Command::Locks(locks) => locks.run(),
             Command::CompareLocks(compare) => compare.run(),
             Command::Oom(oom) => oom.run(),

@@ -14,6 +14,8 @@ use utoipa::ToSchema;
 use super::problem::Problem;
 use super::source::{Source, is_plain};
 use crate::config::{Period, Size};
+use crate::heal::Mode;
+use crate::heal::decide::Terms;
 
 /// Layers that a function may have; an image counts once.
 const MAX_LAYERS: usize = 16;
@@ -92,6 +94,15 @@ pub struct Definition {
     /// A payload that each sandbox is given before it counts as ready: what it answers is dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<String>,
+    /// What is done where a sandbox of it fails.
+    pub heal: Mode,
+    /// The most memory that it may be given after it ran out of it; twice its memory where it is
+    /// left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, example = "256MiB")]
+    pub memory_max: Option<Size>,
+    /// Whether a request may be done twice: one whose sandbox fails is then done again.
+    pub idempotent: bool,
 }
 
 /// Whether memory is in huge pages.
@@ -145,6 +156,9 @@ impl Default for Definition {
             queue: 100,
             policy: Choice::default(),
             warm_up: None,
+            heal: Mode::default(),
+            memory_max: None,
+            idempotent: false,
         }
     }
 }
@@ -162,18 +176,27 @@ impl Definition {
         }
     }
 
-    /// Limits as the spawner takes them.
+    /// What may be done where a sandbox of it fails.
     #[must_use]
-    pub const fn resources(&self) -> Resources {
+    pub fn terms(&self) -> Terms {
+        let twice = Size(self.memory.0.saturating_mul(2));
+        Terms {
+            mode: self.heal,
+            memory: self.memory.0,
+            memory_max: self.memory_max.unwrap_or(twice).0,
+            idempotent: self.idempotent,
+            start: self.init_timeout.0,
+        }
+    }
+
+    /// Limits as the spawner takes them, with so many bytes of memory.
+    #[must_use]
+    pub const fn resources(&self, memory: u64) -> Resources {
         Resources {
-            memory_bytes: Some(self.memory.0),
+            memory_bytes: Some(memory),
             // Where nothing can be swapped out there is little to take back: a function that needs
             // more than its limit would be slowed until its time is over, and nobody be told why.
-            memory_high_bytes: if self.swap.0 == 0 {
-                Some(self.memory.0)
-            } else {
-                None
-            },
+            memory_high_bytes: if self.swap.0 == 0 { Some(memory) } else { None },
             swap_bytes: Some(self.swap.0),
             cpu_millicores: Some(self.cpu_millicores),
             pids: Some(self.pids),
@@ -271,20 +294,27 @@ impl Definition {
     }
 
     fn check_limits(&self) -> Result<(), Problem> {
-        self.resources().limits().map_err(|error| match error {
-            cgroup::Error::Limit {
-                setting,
-                value,
-                remedy,
-            } => {
-                let field = match setting.to_string().as_str() {
-                    "cpu" => "cpu_millicores".to_owned(),
-                    other => other.to_owned(),
-                };
-                Problem::field(field, value, "the kernel does not take this limit", remedy)
-            }
-            other => Problem::field("memory", self.memory, other.to_string(), ""),
-        })?;
+        self.resources(self.memory.0)
+            .limits()
+            .map_err(|error| match error {
+                cgroup::Error::Limit {
+                    setting,
+                    value,
+                    remedy,
+                } => {
+                    let field = match setting.to_string().as_str() {
+                        "cpu" => "cpu_millicores".to_owned(),
+                        other => other.to_owned(),
+                    };
+                    Problem::field(field, value, "the kernel does not take this limit", remedy)
+                }
+                other => Problem::field("memory", self.memory, other.to_string(), ""),
+            })?;
+        if let Some(most) = self.memory_max.filter(|most| *most < self.memory) {
+            let remedy = format!("use at least its memory, \"{}\"", self.memory);
+            let why = "less than it has to begin with";
+            return Err(Problem::field("memory_max", most, why, &remedy));
+        }
         if self.pids < 2 {
             let remedy = "use 2 at least: one is the sandbox's own";
             return Err(Problem::field(
@@ -381,11 +411,11 @@ mod tests {
     #[test]
     fn what_cannot_be_swapped_out_is_killed_and_not_slowed() {
         let mut definition = Definition::default();
-        let limits = definition.resources();
+        let limits = definition.resources(1 << 30);
         assert_eq!(limits.memory_high_bytes, limits.memory_bytes);
         definition.swap = Size(1 << 20);
         assert_eq!(
-            definition.resources().memory_high_bytes,
+            definition.resources(1 << 30).memory_high_bytes,
             None,
             "seven eighths"
         );
@@ -436,6 +466,12 @@ mod tests {
                 "raise `max_instances`",
             ),
             ("queue = 10001", "queue", "10001", "at most 10000"),
+            (
+                "memory_max = \"127MiB\"",
+                "memory_max",
+                "127MiB",
+                "at least its memory, \"128MiB\"",
+            ),
             (
                 "syscalls = [\"bogus\"]",
                 "syscalls[0]",

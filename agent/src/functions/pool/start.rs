@@ -208,7 +208,7 @@ impl Pools {
     /// A sandbox in which nothing was started. Where the spawner says that another attempt may do
     /// better, a few are made: nothing of the first is left.
     fn prepare(&self, deployed: &Deployed) -> Result<Prepared, SandboxError> {
-        let resources = deployed.definition.resources();
+        let resources = deployed.definition.resources(deployed.definition.memory.0);
         let mut attempts = 1;
         loop {
             match self.node.prepare(&deployed.name, resources) {

@@ -39,6 +39,19 @@ pub enum Entry {
     },
 }
 
+impl Entry {
+    /// Which function it is about, if about one.
+    #[must_use]
+    pub fn function(&self) -> Option<&FunctionName> {
+        match self {
+            Self::Begin(_) => None,
+            Self::Decision(decided) => Some(&decided.fault.function),
+            Self::Outcome(outcome) => Some(&outcome.function),
+            Self::Removed { function } => Some(function),
+        }
+    }
+}
+
 /// All that is needed of what stands before this line.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Begin {

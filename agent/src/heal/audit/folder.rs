@@ -219,6 +219,13 @@ impl Files {
         Folder::open(path).map(Self)
     }
 
+    /// Changes whenever something is written.
+    #[must_use]
+    pub fn stamp(&self) -> Option<(u64, i64)> {
+        let status = rustix::fs::statat(&self.0.handle, NAME, AtFlags::SYMLINK_NOFOLLOW).ok()?;
+        Some((status.st_ino, status.st_size))
+    }
+
     /// All lines that can be relied upon, the oldest first, and what is wrong with the files.
     pub fn read(&self) -> io::Result<(Lines, Vec<Found>)> {
         let mut attempt = 0;
