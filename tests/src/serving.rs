@@ -1,6 +1,6 @@
 //! Functions as a user serves them: a node with its spawner, a store, and one agent after the other.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -41,10 +41,22 @@ impl Serving {
         self.node.places().directory().join("api.sock")
     }
 
-    /// What the agents keep.
+    /// Where all is that the agents keep.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What the agents keep of functions.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.folder.path().join("state")
+        self.folder().join("state")
+    }
+
+    /// The audit of what they did about faults.
+    #[must_use]
+    pub fn audit(&self) -> PathBuf {
+        self.folder().join("heal")
     }
 
     /// Its API.

@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lambda_runtime::{Error, LambdaEvent, service_fn};
 use serde_json::{Value, json};
@@ -74,6 +74,13 @@ async fn handle(event: LambdaEvent<Value>) -> Result<Value, Error> {
             }
             let seconds = event.payload["seconds"].as_f64().unwrap_or(0.0);
             tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
+            Ok(json!({ "echo": event.payload, "count": count }))
+        }
+        "wait" => {
+            let until = event.payload["until_unix_ms"].as_u64().unwrap_or(0);
+            let until = SystemTime::UNIX_EPOCH + Duration::from_millis(until);
+            let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+            tokio::time::sleep(left).await;
             Ok(json!({ "echo": event.payload, "count": count }))
         }
         "crash" => {
