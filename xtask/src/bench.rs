@@ -7,6 +7,7 @@ mod cgroup_lock;
 mod cold_start;
 mod figure;
 mod guest;
+mod heal;
 mod oom;
 mod oom_recorder;
 mod pairs;
@@ -58,6 +59,12 @@ pub(crate) enum What {
         /// Only on this kernel, or only on an emulated one.
         #[arg(long, value_name = "WHERE")]
         only: Option<Place>,
+    },
+    /// How soon a function answers after a fault, beside a cold start of it.
+    Heal {
+        /// Only after this kind of fault.
+        #[arg(long, value_name = "FAULT")]
+        only: Option<heal::Fault>,
     },
     /// Whether every kill for want of memory is captured, how completely, and how soon.
     Oom {
@@ -126,6 +133,10 @@ pub(crate) fn run(
     match what {
         What::Cgroup { .. } | What::Policy { .. } => Ok(()),
         What::Sandbox { only } => sandbox::measure(only, &mut printer),
+        What::Heal { only } => {
+            crate::layers::build_rust(workspace)?;
+            heal::measure(only, &mut printer)
+        }
         What::ColdStart { only } => cold_start::measure(&agent, only, &mut printer),
         What::CgroupLock { only } => cgroup_lock::measure(workspace, &agent, only, &mut printer),
         What::OomRecorder => oom_recorder::measure(&agent, &mut printer),

@@ -100,11 +100,27 @@ impl Pairs {
         better: Better,
     ) -> Figure {
         Figure {
-            peer: Some(peer.into()),
-            peer_value: Some(quantile(&self.peers, 0.5)),
             ratio: Some(mean(&self.ratios())),
             half_width: Some(self.half_width()),
-            ..Figure::alone(name, quantile(&self.ours, 0.5), unit, self.ours.len()).better(better)
+            ..self.figure_at(0.5, name, unit, peer, better)
+        }
+    }
+
+    /// Another quantile of both sides; their ratio is that of the two values.
+    pub(crate) fn figure_at(
+        &self,
+        share: f64,
+        name: &str,
+        unit: &'static str,
+        peer: impl Into<Cow<'static, str>>,
+        better: Better,
+    ) -> Figure {
+        let (ours, peers) = (quantile(&self.ours, share), quantile(&self.peers, share));
+        Figure {
+            peer: Some(peer.into()),
+            peer_value: Some(peers),
+            ratio: Some(ours / peers),
+            ..Figure::alone(name, ours, unit, self.ours.len()).better(better)
         }
     }
 }
