@@ -200,14 +200,17 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
-        // Whatever the test left: a spawner that finds nothing claimed takes all of it away.
-        if self.spawner.is_none()
-            && let Err(error) = self.start_spawner(0)
-        {
-            eprintln!("{}: {error:#}", self.name);
-        }
-        if let Err(error) = self.end_all() {
-            eprintln!("{}: sandboxes are left: {error:#}", self.name);
+        // Whatever the test left: a spawner that finds nothing claimed takes all of it away. Where
+        // there is none, or it was told to end by whoever ends all of us, another one does.
+        if self.end_all().is_err() {
+            if let Some(mut spawner) = self.spawner.take() {
+                let _ = spawner.kill();
+                let _ = spawner.wait();
+            }
+            let ended = self.start_spawner(0).and_then(|()| self.end_all());
+            if let Err(error) = ended {
+                eprintln!("{}: sandboxes are left: {error:#}", self.name);
+            }
         }
         if let Some(mut spawner) = self.spawner.take() {
             let pid = i32::try_from(spawner.id()).ok().and_then(Pid::from_raw);

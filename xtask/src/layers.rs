@@ -83,18 +83,26 @@ pub(crate) fn fetch(workspace: &Workspace, pip: &Path) -> Result<()> {
     fs::rename(&aside, &layer).with_context(|| format!("cannot make {}", layer.display()))
 }
 
+/// Copies a file into a layer.
+fn put(workspace: &Workspace, layer: &str, from: &Path, to: &str) -> Result<()> {
+    let to = folder(workspace).join(layer).join(to);
+    let parent = to.parent().unwrap_or(&to);
+    fs::create_dir_all(parent)
+        .and_then(|()| fs::copy(from, &to).map(|_| ()))
+        .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
+}
+
+/// Brings the layer of the function in Rust up to date, which needs nothing else.
+pub(crate) fn build_rust(workspace: &Workspace) -> Result<()> {
+    let rust = sandboxes::build_static(workspace, "hearth-functions", Profile::Release)?;
+    put(workspace, "rust", &rust, "bootstrap")
+}
+
 /// Brings the layers that are made here up to date.
 pub(crate) fn build(workspace: &Workspace) -> Result<()> {
+    build_rust(workspace)?;
     let sources = workspace.root().join("tests/functions");
-    let into = |layer: &str, from: &Path, to: &str| {
-        let to = folder(workspace).join(layer).join(to);
-        let parent = to.parent().unwrap_or(&to);
-        fs::create_dir_all(parent)
-            .and_then(|()| fs::copy(from, &to).map(|_| ()))
-            .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))
-    };
-    let rust = sandboxes::build_static(workspace, "hearth-functions", Profile::Release)?;
-    into("rust", &rust, "bootstrap")?;
+    let into = |layer: &str, from: &Path, to: &str| put(workspace, layer, from, to);
     into(
         "python-function",
         &sources.join("python/function.py"),

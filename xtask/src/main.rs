@@ -5,6 +5,7 @@ mod bench;
 mod bpf;
 mod dashboards;
 mod debian;
+mod demo;
 mod initramfs;
 mod kernels;
 mod layers;
@@ -68,6 +69,13 @@ enum Command {
         /// Arguments of `hearth run`.
         #[arg(last = true)]
         arguments: Vec<OsString>,
+    },
+    /// Set up, build, and tell what functions do under `hearth run`, on a node of its own: a burst, a
+    /// leak, a crash loop. It fails where an act does not show what it should.
+    Demo {
+        /// Write what it says into the README instead of printing it.
+        #[arg(long)]
+        readme: bool,
     },
     /// Set up, build, and run the tests; then a table of what passed, failed and was skipped.
     Test {
@@ -148,6 +156,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
             println!("{}", agent::build(&workspace, profile)?.display());
         }
         Command::Run { arguments } => return run(&workspace, &arguments),
+        Command::Demo { readme } => demo::run(&workspace, readme)?,
         Command::Test {
             tiers,
             allow_missing,
