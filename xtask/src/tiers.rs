@@ -125,7 +125,10 @@ impl Tier {
     }
 
     fn deploys_functions(self) -> bool {
-        matches!(self, Self::Kernel | Self::Vm6_1 | Self::Vm6_12)
+        matches!(
+            self,
+            Self::Kernel | Self::Telemetry | Self::Vm6_1 | Self::Vm6_12
+        )
     }
 
     fn purpose(self) -> Purpose {

@@ -411,6 +411,9 @@ impl Daemon {
         self.tracker.note_lost(lost.saturating_sub(self.lost));
         self.lost = lost;
         export.oom_state().set(self.oom.state());
+        if let Some(functions) = &self.functions {
+            export.pools(&functions.pools());
+        }
         let stats = self.tracker.stats();
         export.state().set(AgentState {
             ledger: ledger.iter().map(counts).collect(),

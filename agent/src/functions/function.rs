@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::logs::{Logs, Output};
 use super::store::Deployed;
+use super::tally::Tally;
 
 /// Names of refused calls that are counted; a kernel has some 400.
 const MAX_REFUSED: usize = 512;
@@ -28,6 +29,8 @@ pub(super) struct State {
     /// Its layers on this node.
     pub(super) layers: Vec<PathBuf>,
     pub(super) counts: Counts,
+    /// The same and more, for who watches the node.
+    pub(super) tally: Tally,
     /// Calls that were refused to its code, by name.
     pub(super) refused: BTreeMap<String, u64>,
     /// How it failed last, in a sentence.
@@ -55,6 +58,7 @@ impl Function {
                 deployed,
                 layers,
                 counts: Counts::default(),
+                tally: Tally::new(),
                 refused: BTreeMap::new(),
                 last_failure: None,
                 is_removed: false,

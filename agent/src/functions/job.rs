@@ -13,6 +13,7 @@ use super::invocation::{Ending, Invoked, Origin, Step};
 use super::pool::{Cause, Death, During, Lease, Live};
 use super::problem::{Kind, Problem};
 use super::store::Deployed;
+use super::tally::Came;
 
 /// A request for a function.
 pub(super) struct Job {
@@ -79,6 +80,7 @@ impl Job {
         began: Instant,
     ) -> Ending {
         let live = Arc::clone(lease.live());
+        let work = began.elapsed();
         let claimed = lease.birth().and_then(|birth| birth.claimed);
         let cause = match &outcome {
             Ok(Outcome::Failed { kind, .. }) => ending(kind),
@@ -96,13 +98,19 @@ impl Job {
                     cause => cause,
                 },
                 ended,
-                elapsed: began.elapsed(),
+                elapsed: work,
             });
             told
         } else {
-            lease.served(began.elapsed());
+            lease.served(work);
             outcome.map(said).map_err(|error| lost(&error))
         };
+        let came = match (&unanswered, cause) {
+            (Ok(Outcome::Answered(_)), _) => Came::Answered,
+            (_, Some(Cause::TimedOut)) => Came::TimedOut,
+            _ => Came::Failed,
+        };
+        live.function.state().tally.over(came, Some(work));
         let outcome = unanswered?;
         let mut state = live.function.state();
         state.counts.invocations += 1;

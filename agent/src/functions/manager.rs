@@ -22,7 +22,9 @@ use super::problem::{Kind, Problem};
 use super::refused::refused;
 use super::starts::{Starts, Watcher};
 use super::store::{Deployed, InUse, Store};
+use super::tally::Came;
 use super::workers::Workers;
+use crate::observe::pool::PoolsState;
 
 /// Requests that are at work at once, each on a thread.
 const MAX_AT_WORK: usize = 256;
@@ -272,7 +274,10 @@ impl Manager {
             return Err(refused(function, refusal));
         };
         let ending = failure.unanswered.clone().map(|outcome| {
-            function.state().counts.invocations += 1;
+            let mut state = function.state();
+            state.counts.invocations += 1;
+            state.tally.over(Came::Failed, None);
+            drop(state);
             Arc::new(Invoked {
                 request: job.request,
                 function: function.state().deployed.name.clone(),
@@ -295,6 +300,12 @@ impl Manager {
         let mut outcomes = lock(&self.0.outcomes);
         outcomes.forget(Instant::now());
         outcomes.get(request)
+    }
+
+    /// What the pools are like now, for who watches the node.
+    #[must_use]
+    pub fn pools(&self) -> PoolsState {
+        self.0.pools.state()
     }
 
     /// How functions started, for who sees it and who asks.

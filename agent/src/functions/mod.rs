@@ -26,6 +26,7 @@ mod refused;
 pub mod source;
 pub mod starts;
 pub mod store;
+mod tally;
 pub mod view;
 mod workers;
 

@@ -59,6 +59,15 @@ impl Fleet {
         self.pools.values().map(of).fold(0, u64::saturating_add)
     }
 
+    /// The memory that they may have together, in bytes, where that was said.
+    #[must_use]
+    pub const fn budget(&self) -> Option<u64> {
+        match self.budget {
+            u64::MAX => None,
+            bytes => Some(bytes),
+        }
+    }
+
     /// When it wants [`Input::Tick`], if nothing else comes before.
     #[must_use]
     pub fn next(&self) -> Option<Moment> {

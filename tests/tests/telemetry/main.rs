@@ -1,6 +1,7 @@
 //! What collectors and Prometheus get of real starts.
 
 mod away;
+mod functions;
 mod locks;
 mod oom;
 #[path = "../dashboards/prometheus.rs"]

@@ -12,6 +12,7 @@ mod ended;
 mod lease;
 mod live;
 mod start;
+mod told;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
@@ -31,6 +32,7 @@ use super::manager::lock;
 use super::node::Ends;
 use super::starts::Watcher;
 use super::store::Deployed;
+use super::tally::function_of;
 use super::workers::Workers;
 pub(super) use ended::{Cause, Death, During, Failure};
 pub(super) use lease::{Lease, Unserved};
@@ -396,6 +398,9 @@ impl Pools {
 impl Inner {
     fn apply(&mut self, now: Moment, input: Input, todo: &mut Todo) {
         for action in self.fleet.apply(now, input) {
+            if let Some(function) = self.functions.get(function_of(&action)) {
+                function.state().tally.decided(&action);
+            }
             self.take(action, todo);
         }
         self.failed = None;

@@ -59,6 +59,7 @@ impl Pools {
                     function,
                     instance,
                 });
+                live.function.state().tally.started(took);
                 let function = live.deployed.name.clone();
                 self.tell(|_, _, _| {
                     Some(Input::Measured {
