@@ -11,6 +11,8 @@ use crate::id::FunctionName;
 /// inputs at the same moments give the same actions.
 pub struct Fleet {
     pools: BTreeMap<FunctionName, Pool>,
+    /// Bytes that one instance takes, on average over the functions.
+    typical: u64,
     /// When which wants to be asked again.
     due: BTreeSet<(Moment, FunctionName)>,
     /// Bytes that all instances may have together.
@@ -25,6 +27,7 @@ impl Default for Fleet {
     fn default() -> Self {
         Self {
             pools: BTreeMap::new(),
+            typical: 0,
             due: BTreeSet::new(),
             budget: u64::MAX,
             number: 0,
@@ -79,7 +82,16 @@ impl Fleet {
     pub fn apply(&mut self, now: Moment, input: Input) -> Vec<Action> {
         self.now = self.now.max(now);
         let mut out = Vec::new();
-        if let Some(function) = self.note(input, &mut out) {
+        let is_weighed = matches!(
+            input,
+            Input::Deploy { .. } | Input::Remove { .. } | Input::Weighed { .. }
+        );
+        let noted = self.note(input, &mut out);
+        if is_weighed {
+            let weights = self.pools.values().map(Pool::weight);
+            self.typical = weights.fold(0, u64::saturating_add) / (self.pools.len() as u64).max(1);
+        }
+        if let Some(function) = noted {
             self.settle(&function, &mut out);
         }
         while let Some((due, function)) = self.due.first().cloned() {
@@ -225,7 +237,7 @@ impl Fleet {
             return;
         };
         let before = pool.next();
-        let wanted = pool.settle(self.now, out);
+        let wanted = pool.settle(self.now, self.typical, out);
         let weight = pool.weight();
         for nth in 0..wanted.must + wanted.may {
             // Without a budget nothing has to be added up.

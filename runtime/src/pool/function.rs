@@ -305,7 +305,12 @@ impl Pool {
 
     /// Brings it into order after whatever happened; what should be started is left to who knows
     /// how much memory there is.
-    pub(super) fn settle(&mut self, now: Moment, out: &mut Vec<Action>) -> Wanted {
+    pub(super) fn settle(
+        &mut self,
+        now: Moment,
+        typical_bytes: u64,
+        out: &mut Vec<Action>,
+    ) -> Wanted {
         self.expire(now, out);
         self.serve(now, Served::Hit, out);
         let seen = Seen {
@@ -315,6 +320,7 @@ impl Pool {
             ready: count(self.ready.len()),
             starting: count(self.starting.len()),
             memory_bytes: self.weight,
+            typical_bytes,
         };
         let plan = self.policy.plan(seen);
         let promised = self.promised();

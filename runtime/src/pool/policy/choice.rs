@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Concurrency, Damped, Fixed, Hybrid, Policy, Quantile};
+use super::{Adaptive, Concurrency, Damped, Fixed, Hybrid, Policy, Quantile};
 
 /// For how long the target has to be lower before it is: what Kubernetes takes for it.
 const COOL_DOWN: Duration = Duration::from_mins(5);
 /// How long most platforms keep one.
 const KEEP_ALIVE: Duration = Duration::from_mins(10);
+/// What of cold starts and idle memory is less than with each of the others: `cargo xtask bench
+/// policy`.
+const PRICE: Duration = Duration::from_mins(20);
 /// 99 percent, in hundredths.
 const LEVEL: u16 = 9900;
 
@@ -19,6 +22,8 @@ const LEVEL: u16 = 9900;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub enum Choice {
+    /// [`Adaptive`], with its price.
+    Adaptive(Duration),
     /// [`Fixed`], with its keep-alive.
     Fixed(Duration),
     /// [`Quantile`], with its level in hundredths of a percent, from 5000 to 9999.
@@ -31,7 +36,8 @@ pub enum Choice {
 
 impl Choice {
     /// Each of them once, without an argument.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
+        Self::Adaptive(PRICE),
         Self::Fixed(KEEP_ALIVE),
         Self::Quantile(LEVEL),
         Self::Hybrid,
@@ -48,6 +54,7 @@ impl Choice {
                 Quantile::new(f64::from(level) / 100.0),
                 COOL_DOWN,
             )),
+            Self::Adaptive(price) => Box::new(Adaptive::new(price)),
             Self::Hybrid => Box::new(Hybrid::default()),
             Self::Concurrency => Box::new(Damped::new(Concurrency::default(), COOL_DOWN)),
         }
@@ -56,14 +63,14 @@ impl Choice {
 
 impl Default for Choice {
     fn default() -> Self {
-        Self::Fixed(KEEP_ALIVE)
+        Self::Adaptive(PRICE)
     }
 }
 
 /// No policy is called so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "policy `{0}`: there is `fixed:SECONDS` (such as fixed:600), `quantile:PERCENT` (of 50 to \
+    "policy `{0}`: there is `adaptive:SECONDS` (such as adaptive:1200), `fixed:SECONDS` (such as fixed:600), `quantile:PERCENT` (of 50 to \
      99.99, such as quantile:99), `hybrid` and `concurrency`"
 )]
 pub struct UnknownPolicy(String);
@@ -73,6 +80,7 @@ impl fmt::Display for Choice {
         match self {
             Self::Fixed(keep_alive) => write!(f, "fixed:{}", keep_alive.as_secs_f64()),
             Self::Quantile(level) => write!(f, "quantile:{}", f64::from(*level) / 100.0),
+            Self::Adaptive(price) => write!(f, "adaptive:{}", price.as_secs_f64()),
             Self::Hybrid => f.write_str("hybrid"),
             Self::Concurrency => f.write_str("concurrency"),
         }
@@ -84,11 +92,11 @@ impl FromStr for Choice {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let found = match text.split_once(':') {
-            Some(("fixed", seconds)) => seconds
-                .parse()
-                .ok()
-                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                .map(Self::Fixed),
+            Some(("fixed", time)) => seconds(time).map(Self::Fixed),
+            Some(("adaptive", price)) => {
+                let price = seconds(price).filter(|price| !price.is_zero());
+                price.map(Self::Adaptive)
+            }
             Some(("quantile", percent)) => level(percent).map(Self::Quantile),
             None => Self::ALL
                 .into_iter()
@@ -97,6 +105,10 @@ impl FromStr for Choice {
         };
         found.ok_or_else(|| UnknownPolicy(text.chars().take(60).collect()))
     }
+}
+
+fn seconds(text: &str) -> Option<Duration> {
+    Duration::try_from_secs_f64(text.parse().ok()?).ok()
 }
 
 /// Hundredths of so many percent.
@@ -161,6 +173,7 @@ mod tests {
             "quantile:100",
             "quantile:49",
             "hybrid:3",
+            "adaptive:0",
         ] {
             assert!(text.parse::<Choice>().is_err(), "{text}");
         }

@@ -4,8 +4,10 @@
 //! - [`Quantile`]: as many stand ready as are asked for during a start.
 //! - [`Hybrid`]: keeps and pre-warms by a histogram of idle times.
 //! - [`Concurrency`]: as many as are at work on average, with headroom.
+//! - [`Adaptive`]: keeps one while it is worth its memory, and has one before it is needed.
 //! - [`Damped`]: one of them, without the dips of its target.
 
+mod adaptive;
 mod choice;
 mod concurrency;
 mod damped;
@@ -16,6 +18,7 @@ mod quantile;
 use std::time::Duration;
 
 use super::Moment;
+pub use adaptive::Adaptive;
 pub use choice::{Choice, UnknownPolicy};
 pub use concurrency::Concurrency;
 pub use damped::Damped;
@@ -54,6 +57,8 @@ pub struct Seen {
     pub starting: u32,
     /// Memory that one of them takes, in bytes.
     pub memory_bytes: u64,
+    /// Memory that an instance of any function takes, on average over the functions of the node.
+    pub typical_bytes: u64,
 }
 
 /// What should be there.
