@@ -1,11 +1,16 @@
 //! What the fuzz targets of the runtime do with their bytes, and what must hold whatever these
 //! are. The runtime's tests run the same without a fuzzer.
 
+use std::path::Path;
+
 use hearth_runtime::channel::{Decoder, Frame};
 use hearth_runtime::id::RequestId;
 use hearth_runtime::invoke::http::{HttpError, Parser, Request};
 use hearth_runtime::invoke::{Effect, Invocation, Session};
 use hearth_runtime::journal;
+use hearth_runtime::pool::simulate::azure_2019::Beside;
+use hearth_runtime::pool::simulate::{Reading, Trace, azure_2021, recorded};
+use hearth_runtime::pool::{Fleet, Input};
 use hearth_runtime::rootfs::{self, Limits};
 
 /// Any bytes are frames or an error, however they are cut; and what was read is written as it was.
@@ -112,4 +117,67 @@ pub(crate) fn layer(data: &[u8]) {
     assert_eq!(names, 2, "root and outside, nothing new");
     let content = std::fs::read_to_string(&outside).expect("the file");
     assert_eq!(content, "precious");
+}
+
+/// What is read of a trace at most.
+const READING: Reading = Reading {
+    share: 1.0,
+    requests: 1000,
+    start: std::time::Duration::from_millis(500),
+    work: std::time::Duration::from_secs(1),
+    memory_bytes: 1 << 20,
+};
+
+/// Any bytes are a trace of Azure Functions or an error that tells the line, and no larger than it
+/// may be.
+pub(crate) fn azure(data: &[u8]) {
+    let file = Path::new("trace");
+    let (kind, bytes) = data.split_first().unwrap_or((&0, &[]));
+    if kind % 2 == 0 {
+        whole(azure_2021::read(file, bytes, &READING));
+        return;
+    }
+    // What is beside a day is bytes as well: the same ones will do.
+    let mut beside = Beside::default();
+    let _ = beside.durations(file, bytes);
+    let _ = beside.memory(file, bytes);
+    whole(beside.invocations(file, bytes, &READING));
+}
+
+/// Any bytes are a recording or an error; whatever a fleet is told, it does something; and told the
+/// same again, it does the same.
+pub(crate) fn recording(data: &[u8]) {
+    let file = Path::new("recording");
+    whole(recorded::trace(file, data, &READING));
+    let _ = recorded::replay(file, data);
+    let mut fleet = Fleet::default();
+    let mut lines = serde_json::to_string(&recorded::Head::default()).expect("JSON");
+    for line in data.split(|byte| *byte == b'\n') {
+        let Ok(mut record) = serde_json::from_slice::<recorded::Record>(line) else {
+            continue;
+        };
+        if let Input::Deploy { settings, .. } = &mut record.input {
+            settings.max = settings.max.min(64);
+        }
+        record.actions = fleet.apply(record.at, record.input.clone());
+        lines.push('\n');
+        lines += &serde_json::to_string(&record).expect("JSON");
+    }
+    if let Err(error) = recorded::replay(file, lines.as_bytes()) {
+        panic!("{error}\n{lines}");
+    }
+}
+
+fn whole<E: std::fmt::Display>(read: Result<Trace, E>) {
+    match read {
+        Ok(trace) => {
+            let arrivals = trace.arrivals();
+            assert!(arrivals.len() <= READING.requests);
+            assert!(arrivals.is_sorted_by_key(|one| one.at()));
+            let functions = trace.functions().len();
+            assert!(arrivals.iter().all(|one| one.function() < functions));
+            assert!(arrivals.last().is_none_or(|last| last.at() <= trace.end()));
+        }
+        Err(error) => assert!(error.to_string().contains(", line "), "{error}"),
+    }
 }

@@ -34,6 +34,52 @@ const PARTS: [&str; 22] = [
     " ",
 ];
 
+/// What lines of traces are made of.
+const COLUMNS: [&str; 20] = [
+    "app,func,end_timestamp,duration\n",
+    "HashOwner,HashApp,HashFunction,Trigger,1,2\n",
+    "HashOwner,HashApp,AverageAllocatedMb\n",
+    "HashOwner,HashApp,HashFunction,percentile_Average_0,percentile_Average_1,\
+     percentile_Average_25,percentile_Average_50,percentile_Average_75,percentile_Average_99,\
+     percentile_Average_100\n",
+    "a,f,1,2\n",
+    "a,f,0.5,1e9\n",
+    "o,a,f,timer,4,0\n",
+    "o,a,f,1,2,3,4,5,6,7\n",
+    "o,a,1e9\n",
+    "a,f,1e30,-1\n",
+    "o,a,f,http,4000000000,1\n",
+    "a,f,NaN,inf\n",
+    ",,,\n",
+    "\r\n",
+    "a",
+    ",",
+    "0",
+    "9",
+    "\n",
+    "\u{fffd}",
+];
+
+/// What recordings are made of.
+const RECORDS: [&str; 16] = [
+    r#"{"at":AT,"input":"deploy","function":"a","settings":{"min":1,"max":3,"reserved":1,"queue":2,"hold":false,"policy":"POLICY","memory_bytes":9},"renew":true}"#,
+    r#"{"at":AT,"input":"deploy","function":"b","settings":{"min":0,"max":9,"reserved":0,"queue":0,"hold":true,"policy":"POLICY","memory_bytes":0},"renew":false}"#,
+    r#"{"at":AT,"input":"deploy","function":"b","settings":{"min":4000000000,"max":4294967295,"reserved":9,"queue":1,"hold":true,"policy":"hybrid","memory_bytes":5},"renew":false}"#,
+    r#"{"at":AT,"input":"arrive","function":"a","ticket":NUMBER,"deadline":99000000000}"#,
+    r#"{"at":AT,"input":"again","function":"a","ticket":NUMBER,"deadline":18446744073709551615}"#,
+    r#"{"at":AT,"input":"cancel","function":"b","ticket":NUMBER}"#,
+    r#"{"at":AT,"input":"found","function":"a","instance":NUMBER,"busy":true}"#,
+    r#"{"at":AT,"input":"started","function":"a","instance":NUMBER}"#,
+    r#"{"at":AT,"input":"not_started","function":"a","instance":NUMBER}"#,
+    r#"{"at":AT,"input":"served","function":"a","instance":NUMBER,"work":{"secs":18446744073709551615,"nanos":9}}"#,
+    r#"{"at":AT,"input":"ended","function":"a","instance":NUMBER,"fault":true}"#,
+    r#"{"at":AT,"input":"measured","function":"a","start":{"secs":18446744073709551615,"nanos":0}}"#,
+    r#"{"at":AT,"input":"weighed","function":"a","bytes":18446744073709551615}"#,
+    r#"{"at":AT,"input":"scheduled","function":"b","instances":4294967295}"#,
+    r#"{"at":AT,"input":"budget","bytes":20}"#,
+    r#"{"at":AT,"input":"remove","function":"a"}"#,
+];
+
 /// Frames of any heads, with some bytes changed.
 fn damaged(bodies: Vec<(String, Vec<u8>)>, damage: &[(usize, u8)]) -> Vec<u8> {
     let mut bytes = vec![7];
@@ -113,5 +159,33 @@ proptest! {
     #[test]
     fn any_bytes_are_a_journal(data in vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..1200)) {
         bodies::journal(&data);
+    }
+
+    #[test]
+    fn any_bytes_are_a_trace_or_not(data in vec(any::<u8>(), 0..600)) {
+        bodies::azure(&data);
+        bodies::recording(&data);
+    }
+
+    #[test]
+    fn pieces_of_tables_are_a_trace_or_not(kind: u8, first in 0..4_usize, parts in vec(0..COLUMNS.len(), 0..12)) {
+        let parts = std::iter::once(first).chain(parts).map(|part| COLUMNS[part]);
+        let data: Vec<u8> = std::iter::once(kind).chain(parts.flat_map(str::bytes)).collect();
+        bodies::azure(&data);
+    }
+
+    #[test]
+    fn records_in_any_order_are_a_recording_that_a_fleet_takes(
+        records in vec((0..RECORDS.len(), prop_oneof![40 => 0..9_u64, 1 => any::<u64>()], 1..4_u64), 0..40),
+        policy in prop::sample::select(hearth_runtime::pool::policy::Choice::ALL.to_vec()),
+    ) {
+        let mut text = "{\"hearth_recording\":1}\n".to_owned();
+        for (record, at, number) in records {
+            let record = RECORDS[record].replace("AT", &at.to_string());
+            let record = record.replace("NUMBER", &number.to_string());
+            text += &record.replace("POLICY", &policy.to_string());
+            text.push('\n');
+        }
+        bodies::recording(text.as_bytes());
     }
 }

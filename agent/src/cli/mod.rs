@@ -20,6 +20,7 @@ pub mod run;
 mod samples;
 #[cfg(test)]
 mod schema;
+pub mod simulate;
 pub mod terminal;
 pub mod trace;
 pub mod tracer;
@@ -67,6 +68,9 @@ pub enum Command {
     /// Deploy functions, invoke them, and see what they do.
     #[command(name = "fn")]
     Functions(functions::Functions),
+    /// Show what each policy of the warm pools would do with a trace: cold starts against idle memory.
+    #[command(long_about = simulate::HELP)]
+    Simulate(simulate::Simulate),
     /// Show what this kernel lets hearth see, how exactly, and why not better.
     #[command(long_about = doctor::HELP)]
     Doctor(doctor::Doctor),
@@ -102,6 +106,7 @@ impl Cli {
             Command::Locks(locks) => locks.run(),
             Command::CompareLocks(compare) => compare.run(),
             Command::Oom(oom) => oom.run(),
+            Command::Simulate(simulate) => simulate.run(),
             Command::Doctor(doctor) => doctor.run(),
         }?;
         Ok(ExitCode::SUCCESS)

@@ -208,7 +208,7 @@ fn code_of(start: &ColdStart, status: Option<ExitStatus>) -> u8 {
 }
 
 /// Refuses a file that cannot be written before the command is started many times for nothing.
-fn check_writable(file: &Path) -> anyhow::Result<()> {
+pub(super) fn check_writable(file: &Path) -> anyhow::Result<()> {
     let folder = match file.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

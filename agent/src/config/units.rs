@@ -136,6 +136,17 @@ impl std::str::FromStr for Period {
     }
 }
 
+impl std::str::FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match read(text, &SIZES, "4MiB")? {
+            0 => Err("must be more than zero".to_owned()),
+            bytes => Ok(Self(bytes)),
+        }
+    }
+}
+
 impl fmt::Display for Period {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&write(

@@ -5,7 +5,6 @@ mod clock;
 mod counted;
 mod headers;
 mod heal;
-mod healing;
 mod history;
 mod locks;
 mod metrics;
@@ -37,7 +36,6 @@ use tokio::task::JoinHandle;
 pub use agent::{AgentState, ProbeCounts, SharedState};
 pub use clock::WallClock;
 pub use headers::{HeadersError, check as check_headers};
-pub use healing::HealLink;
 pub use history::{History, Told};
 pub use locks::LongWait;
 pub use names::{OTHER, UNKNOWN, name_of};
@@ -242,13 +240,9 @@ impl Export {
     }
 
     /// Tells what was done about a fault of a function's sandbox, and what came of it.
-    pub fn healing(&mut self, healing: &Healing, links: &[HealLink]) {
-        self.clock.keep();
+    pub fn healing(&mut self, healing: &Healing) {
         let name = self.functions.bound(healing.function.clone());
         self.heal.count(healing, &name);
-        if let Some(outbox) = &self.outbox {
-            outbox.push(healing::record(healing, links, &self.clock));
-        }
     }
 
     /// Where the state of the `oom` signal is put, to be told.

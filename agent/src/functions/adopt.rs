@@ -96,7 +96,6 @@ impl Manager {
                 cgroup: None,
                 pid: listed.init.pid,
                 began: SystemTime::now(),
-                claimed: None,
             },
             sandbox,
         };
@@ -124,8 +123,6 @@ impl Manager {
             payload: Vec::new(),
             cancel,
             began: Instant::now(),
-            // What it was asked is not known here.
-            replays: None,
         };
         let manager = self.clone();
         let work = move || manager.hear_out(&job, lease);
@@ -146,8 +143,6 @@ impl Manager {
             _ => Err(SandboxError::Gone),
         };
         let ending = job.end(outcome, Origin::Found, Vec::new(), lease, job.began);
-        if let Some(ending) = ending {
-            lock(&self.0.outcomes).end(job.request, ending, Instant::now());
-        }
+        lock(&self.0.outcomes).end(job.request, ending, Instant::now());
     }
 }

@@ -10,11 +10,10 @@ use hearth_runtime::sandbox::message::{Ask, fault};
 
 use super::failure::{Unanswered, error_body, exited, failed, ran_out};
 use super::invocation::{Ending, Invoked, Origin, Step};
-use super::pool::{Cause, Death, During, Lease, Live, Pools, why_not};
+use super::pool::{Cause, Death, During, Lease, Live};
 use super::problem::{Kind, Problem};
 use super::store::Deployed;
 use super::tally::Came;
-use crate::heal::fault::Interrupted;
 
 /// A request for a function.
 pub(super) struct Job {
@@ -25,21 +24,19 @@ pub(super) struct Job {
     pub(super) cancel: Cancel,
     /// When the request came in.
     pub(super) began: Instant,
-    /// How often an instance was lost with it, where it may be done again.
-    pub(super) replays: Option<u32>,
 }
 
 /// What became of a request that was given an instance.
 pub(super) enum Worked {
     /// It is over.
     Over(Ending),
-    /// The instance was gone before it heard of it, or it is to be done again.
+    /// The instance was gone before it heard of it.
     Lost(Job),
 }
 
 impl Job {
     /// Does it with this instance.
-    pub(super) fn run(mut self, lease: Lease) -> Worked {
+    pub(super) fn run(self, lease: Lease) -> Worked {
         let live = Arc::clone(lease.live());
         if live.listen().is_err() {
             let ended = lease.pools().take_away(&live);
@@ -48,7 +45,6 @@ impl Job {
                 cause: Cause::Exited.or_memory(ended.as_ref()),
                 ended,
                 elapsed: Duration::ZERO,
-                interrupted: None,
             });
             return Worked::Lost(self);
         }
@@ -71,38 +67,10 @@ impl Job {
             begin: now - self.began,
             length: now.elapsed(),
         });
-        let pools = Arc::clone(lease.pools());
-        let Some(ending) = self.end(outcome, origin, steps, lease, now) else {
-            self.replays = self.replays.map(|replays| replays + 1);
-            self.timeout = self.timeout.saturating_sub(now.elapsed());
-            return Worked::Lost(self);
-        };
-        self.was_replayed(&pools, &ending);
-        Worked::Over(ending)
+        Worked::Over(self.end(outcome, origin, steps, lease, now))
     }
 
-    /// Tells what became of one that was done again.
-    pub(super) fn was_replayed(&self, pools: &Pools, ending: &Ending) {
-        let Some(healer) = pools.healer().filter(|_| self.replays > Some(0)) else {
-            return;
-        };
-        match ending {
-            Ok(invoked) => healer.replayed(self.request, why_not(&invoked.outcome)),
-            Err(problem) => healer.replayed(self.request, Some(&problem.to_string())),
-        }
-    }
-
-    /// What is lost with an instance that ends now.
-    fn interrupted(&self, began: Instant) -> Option<Interrupted> {
-        let left = self.timeout.saturating_sub(began.elapsed());
-        self.replays.map(|replays| Interrupted {
-            id: self.request,
-            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
-            replays,
-        })
-    }
-
-    /// What became of it, unless it is to be done again; the instance goes back, or to its end.
+    /// What became of it; the instance goes back, or to its end.
     pub(super) fn end(
         &self,
         outcome: Result<Outcome, SandboxError>,
@@ -110,32 +78,28 @@ impl Job {
         steps: Vec<Step>,
         lease: Lease,
         began: Instant,
-    ) -> Option<Ending> {
+    ) -> Ending {
         let live = Arc::clone(lease.live());
         let work = began.elapsed();
         let claimed = lease.birth().and_then(|birth| birth.claimed);
         let cause = match &outcome {
             Ok(Outcome::Failed { kind, .. }) => ending(kind),
             Ok(Outcome::Answered(_)) => None,
-            Err(SandboxError::Gone) => Some(Cause::Killed),
+            Err(SandboxError::Gone) => Some(Cause::Exited),
             Err(_) => Some(Cause::Lost),
         };
         let unanswered = if let Some(cause) = cause {
             let ended = lease.pools().take_away(&live);
             let told = self.told(outcome, &live, ended.as_ref());
-            let again = lease.ended(Death {
+            lease.ended(Death {
                 during: During::Work(self.request),
                 cause: match cause {
-                    Cause::Exited | Cause::Killed => cause.or_memory(ended.as_ref()),
+                    Cause::Exited => cause.or_memory(ended.as_ref()),
                     cause => cause,
                 },
                 ended,
                 elapsed: work,
-                interrupted: self.interrupted(began),
             });
-            if again {
-                return None;
-            }
             told
         } else {
             lease.served(work);
@@ -147,15 +111,12 @@ impl Job {
             _ => Came::Failed,
         };
         live.function.state().tally.over(came, Some(work));
-        let outcome = match unanswered {
-            Ok(outcome) => outcome,
-            Err(problem) => return Some(Err(problem)),
-        };
+        let outcome = unanswered?;
         let mut state = live.function.state();
         state.counts.invocations += 1;
         state.counts.answered += u64::from(matches!(outcome, Outcome::Answered(_)));
         drop(state);
-        Some(Ok(Arc::new(Invoked {
+        Ok(Arc::new(Invoked {
             request: self.request,
             function: live.deployed.name.clone(),
             version: live.deployed.version,
@@ -164,7 +125,7 @@ impl Job {
             claimed,
             steps,
             outcome,
-        })))
+        }))
     }
 
     fn invoke(&self, live: &Live) -> Result<Outcome, SandboxError> {
@@ -194,7 +155,7 @@ impl Job {
         let (kind, body) = match outcome {
             Ok(Outcome::Failed { kind, body }) => (kind, body),
             Ok(answered) => return Ok(answered),
-            Err(SandboxError::Gone) => return Ok(exited(live.limit(), ended)),
+            Err(SandboxError::Gone) => return Ok(exited(&live.deployed, ended)),
             Err(error) => return Err(lost(&error)),
         };
         Ok(if kind == fault::TIMED_OUT {
@@ -211,7 +172,7 @@ impl Job {
             };
             failed(&kind, message)
         } else if body.is_empty() || ran_out(ended) {
-            exited(live.limit(), ended)
+            exited(&live.deployed, ended)
         } else {
             Outcome::Failed { kind, body }
         })

@@ -168,13 +168,9 @@ impl Fleet {
                     pool.started(now, clock, instance, out);
                 })
             }
-            Input::NotStarted {
-                function,
-                instance,
-                replace,
-            } => {
+            Input::NotStarted { function, instance } => {
                 let pool = self.pools.get_mut(&function)?;
-                pool.not_started(now, instance, replace, out);
+                pool.not_started(now, instance, out);
                 Some(function)
             }
             Input::Served {
@@ -188,8 +184,7 @@ impl Fleet {
                 function,
                 instance,
                 fault,
-                replace,
-            } => self.tell(function, |pool| pool.ended(now, instance, fault, replace)),
+            } => self.tell(function, |pool| pool.ended(now, instance, fault)),
             Input::Measured { function, start } => {
                 self.tell(function, |pool| pool.measured(now, start))
             }

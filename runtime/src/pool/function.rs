@@ -29,8 +29,6 @@ pub struct Pool {
     old: BTreeSet<Instance>,
     waiting: VecDeque<Waiting>,
     back_off: BackOff,
-    /// So many there are to be again, as some have ended.
-    restore: u32,
     /// There was no memory: until when nothing is tried.
     denied: Option<Moment>,
     starts: Starts,
@@ -108,7 +106,6 @@ impl Pool {
             old: BTreeSet::new(),
             waiting: VecDeque::new(),
             back_off: BackOff::default(),
-            restore: 0,
             denied: None,
             starts: Starts::default(),
             weight: settings.memory_bytes,
@@ -149,12 +146,6 @@ impl Pool {
     #[must_use]
     pub fn back_off(&self, now: Moment) -> (Duration, u32) {
         (self.back_off.left(now), self.back_off.failures())
-    }
-
-    /// The pause of a function that keeps failing.
-    #[must_use]
-    pub const fn pause(&self) -> BackOff {
-        self.back_off
     }
 
     /// Memory that one of them takes, in bytes.
@@ -251,23 +242,12 @@ impl Pool {
         self.serve(now, Served::Miss, out);
     }
 
-    pub(super) fn not_started(
-        &mut self,
-        now: Moment,
-        instance: Instance,
-        replace: bool,
-        out: &mut Vec<Action>,
-    ) {
-        if !self.starting.contains(&instance) {
+    pub(super) fn not_started(&mut self, now: Moment, instance: Instance, out: &mut Vec<Action>) {
+        if !self.starting.remove(&instance) {
             return;
         }
         // What was replaced says nothing of what replaces it.
-        let is_old = self.old.remove(&instance);
-        if replace && !is_old {
-            self.restore();
-        }
-        self.starting.remove(&instance);
-        if is_old {
+        if self.old.remove(&instance) {
             return;
         }
         self.back_off.failed(now);
@@ -293,7 +273,7 @@ impl Pool {
             return self.retire(instance, Retired::Surplus, out);
         }
         self.policy.served(now, work);
-        self.work = (self.work * 7 + work) / 8;
+        self.work = self.work.saturating_mul(7).saturating_add(work) / 8;
         if self.old.remove(&instance) {
             return self.retire(instance, Retired::Old, out);
         }
@@ -301,22 +281,13 @@ impl Pool {
         self.serve(now, Served::Queued, out);
     }
 
-    pub(super) fn ended(&mut self, now: Moment, instance: Instance, fault: bool, replace: bool) {
-        let is_old = self.old.remove(&instance);
-        if replace && !is_old {
-            self.restore();
-        }
+    pub(super) fn ended(&mut self, now: Moment, instance: Instance, fault: bool) {
         self.busy.remove(&instance);
         self.starting.remove(&instance);
         self.ready.retain(|ready| ready.instance != instance);
-        if fault && !is_old {
+        if !self.old.remove(&instance) && fault {
             self.back_off.failed(now);
         }
-    }
-
-    /// There are to be as many again as there are now.
-    fn restore(&mut self) {
-        self.restore = self.restore.max(self.current()).min(self.settings.max);
     }
 
     pub(super) fn measured(&mut self, now: Moment, start: Duration) {
@@ -355,10 +326,7 @@ impl Pool {
         let promised = self.promised();
         self.target = promised.max(plan.target).min(self.settings.max);
         let old = count(self.old.len());
-        let mut current = self.current();
-        if current >= self.restore {
-            self.restore = 0;
-        }
+        let mut current = self.instances() - old;
         while let Some(oldest) = self.ready.front() {
             let why = if current > self.settings.max {
                 Retired::Surplus
@@ -376,8 +344,7 @@ impl Pool {
             self.uses = 0;
         }
         let held = !self.back_off.left(now).is_zero();
-        let asked = count(self.busy.len() + self.waiting.len());
-        let needed = asked.max(promised).max(self.restore);
+        let needed = count(self.busy.len() + self.waiting.len()).max(promised);
         let room = self.settings.max.saturating_sub(current + old);
         let must = match (held, self.settings.hold) {
             (false, _) => needed.saturating_sub(current),
@@ -429,14 +396,10 @@ impl Pool {
         self.next = Some(self.next.map_or(again, |next| next.min(again)));
     }
 
-    /// Those that run what is deployed.
-    fn current(&self) -> u32 {
-        self.instances() - count(self.old.len())
-    }
-
     /// Idle ones that may go for somebody else.
     pub(super) fn evictable(&self) -> u32 {
-        self.current()
+        let current = self.instances() - count(self.old.len());
+        current
             .saturating_sub(self.promised())
             .min(count(self.ready.len()))
     }

@@ -86,10 +86,6 @@ pub enum Input {
         function: FunctionName,
         /// Which.
         instance: Instance,
-        /// Another one takes its place, whether anybody asks for it or not, as soon as the function
-        /// is not left alone.
-        #[serde(default, skip_serializing_if = "is_false")]
-        replace: bool,
     },
     /// It is done with the request that it was [given](Action::Serve).
     Served {
@@ -108,10 +104,6 @@ pub enum Input {
         instance: Instance,
         /// Whether that was the function's own fault, and another one may end alike.
         fault: bool,
-        /// Another one takes its place, whether anybody asks for it or not, as soon as the function
-        /// is not left alone.
-        #[serde(default, skip_serializing_if = "is_false")]
-        replace: bool,
     },
     /// A start was measured, from the claim until it was ready.
     Measured {
@@ -141,11 +133,6 @@ pub enum Input {
     },
     /// Time has passed.
     Tick,
-}
-
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
-const fn is_false(flag: &bool) -> bool {
-    !*flag
 }
 
 /// What is to be done.

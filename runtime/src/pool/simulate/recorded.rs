@@ -21,6 +21,9 @@ use crate::id::FunctionName;
 /// What a recording of this kind begins with.
 const VERSION: u32 = 1;
 
+/// Instances that a function of a recording may have: they are all there at once in a replay.
+const INSTANCES: u32 = 100_000;
+
 /// The first line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -85,6 +88,12 @@ pub fn replay(file: &Path, reader: impl BufRead) -> Result<u64, ReplayError> {
     each(file, reader, &mut |line, record| {
         if difference.is_some() {
             return Ok(());
+        }
+        if let Input::Deploy { settings, .. } = &record.input
+            && settings.max > INSTANCES
+        {
+            let remedy = format!("at most {INSTANCES}");
+            return Err(line.wrong_value("settings.max", &settings.max.to_string(), &remedy));
         }
         inputs += 1;
         let replayed = fleet.apply(record.at, record.input.clone());

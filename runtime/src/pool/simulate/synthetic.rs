@@ -7,6 +7,7 @@
 //! minute, which never start cold, are asked [`Synthetic::busiest`] times at most; and how long a
 //! start takes was not published.
 
+use std::str::FromStr;
 use std::time::Duration;
 
 use super::super::Moment;
@@ -174,6 +175,23 @@ impl Generator {
                 ..published
             },
         }
+    }
+}
+
+/// No kind is called so.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "no kind of made-up traces is called `{0}`: there are published, bursts, diurnal, timers, \
+     slow-starts and sparse"
+)]
+pub struct UnknownGenerator(String);
+
+impl FromStr for Generator {
+    type Err = UnknownGenerator;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let found = Self::ALL.into_iter().find(|one| one.word() == text);
+        found.ok_or_else(|| UnknownGenerator(text.chars().take(60).collect()))
     }
 }
 
