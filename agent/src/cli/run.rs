@@ -1,6 +1,7 @@
 //! `hearth run`: the daemon, from the probes to whoever wants to know.
 
 mod functions;
+mod healing;
 mod locks;
 mod oom;
 mod resolving;
@@ -37,12 +38,14 @@ use crate::kernel::table;
 use crate::kernel::watch_share::WatchShare;
 use crate::observe::cold_start::start::Process;
 use crate::observe::cold_start::{ColdStart, Finished, Reason, Tracker};
+use crate::observe::healing::Healing;
 use crate::observe::identity::{Bundles, CgroupNames, Cri, MemoryHierarchy, Resolver};
 use crate::observe::oom::recorder::Recorder;
 use crate::privilege;
 use crate::time::Boottime;
 use crate::web;
 use functions::{Functions, Seen, Starting};
+use healing::Healings;
 use locks::Locks;
 use oom::Oom;
 use resolving::Resolving;
@@ -97,6 +100,7 @@ async fn run(config: &Config) -> anyhow::Result<()> {
     let mut daemon = Daemon::start(config)?;
     if let Some(functions) = &mut functions {
         daemon.starting = functions.starting();
+        daemon.healings = functions.healings();
         daemon.functions = Some(functions.manager());
     }
     if let Some(recorder) = &daemon.recorder {
@@ -163,6 +167,8 @@ struct Daemon {
     oom: Oom,
     /// How functions of this node start.
     starting: Option<Starting>,
+    /// What is done about those that fail.
+    healings: Option<Healings>,
     /// Who wants to know how these start.
     functions: Option<Manager>,
     locks: Locks,
@@ -229,6 +235,7 @@ impl Daemon {
             tracker: Tracker::new(settings, cgroups),
             oom: Oom::start(config)?,
             starting: None,
+            healings: None,
             functions: None,
             locks: Locks::new(),
             retransmits: Retransmits::default(),
@@ -260,10 +267,21 @@ impl Daemon {
                         return quiet_if_unread(error);
                     }
                     self.advance_oom(export);
+                    if let Some(healings) = &mut self.healings {
+                        healings.advance(Boottime::now(), export);
+                    }
                     self.locks.tell(&mut self.tracker, export);
                 }
                 Some(seen) = next(&mut self.starting) => self.see(seen),
-                Some(kept) = self.oom.next() => export.oom(&kept),
+                Some(kept) = self.oom.next() => {
+                    if let Some(healings) = &mut self.healings {
+                        healings.killed(&kept);
+                    }
+                    export.oom(&kept);
+                }
+                Some((healings, healing)) = healed(&mut self.healings) => {
+                    healings.take_in(healing, export);
+                }
                 Some(start) = self.resolving.next() => {
                     if let Err(error) = self.tell(&start, export) {
                         return quiet_if_unread(error);
@@ -290,6 +308,9 @@ impl Daemon {
         locks.read(probes, tracker, export, true)?;
         let told = self.tell_last(export).await.or_else(quiet_if_unread);
         self.oom.finish(export);
+        if let Some(healings) = &mut self.healings {
+            healings.finish(export);
+        }
         told
     }
 
@@ -377,6 +398,9 @@ impl Daemon {
             }
         }
         let context = export.cold_start(start, line(start, begin, &Terminal::PLAIN));
+        if let Some(healings) = &mut self.healings {
+            healings.started(start, context);
+        }
         self.oom.started(start, context);
         Ok(())
     }
@@ -437,6 +461,13 @@ impl Daemon {
         });
         Ok(())
     }
+}
+
+/// The next healing, where there are some.
+async fn healed(healings: &mut Option<Healings>) -> Option<(&mut Healings, Healing)> {
+    let healings = healings.as_mut()?;
+    let healing = healings.next().await?;
+    Some((healings, healing))
 }
 
 /// The next that is seen; never where nobody looks.

@@ -5,6 +5,7 @@ mod clock;
 mod counted;
 mod headers;
 mod heal;
+mod healing;
 mod history;
 mod locks;
 mod metrics;
@@ -36,6 +37,7 @@ use tokio::task::JoinHandle;
 pub use agent::{AgentState, ProbeCounts, SharedState};
 pub use clock::WallClock;
 pub use headers::{HeadersError, check as check_headers};
+pub use healing::HealLink;
 pub use history::{History, Told};
 pub use locks::LongWait;
 pub use names::{OTHER, UNKNOWN, name_of};
@@ -240,9 +242,13 @@ impl Export {
     }
 
     /// Tells what was done about a fault of a function's sandbox, and what came of it.
-    pub fn healing(&mut self, healing: &Healing) {
+    pub fn healing(&mut self, healing: &Healing, links: &[HealLink]) {
+        self.clock.keep();
         let name = self.functions.bound(healing.function.clone());
         self.heal.count(healing, &name);
+        if let Some(outbox) = &self.outbox {
+            outbox.push(healing::record(healing, links, &self.clock));
+        }
     }
 
     /// Where the state of the `oom` signal is put, to be told.

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use opentelemetry::logs::{AnyValue, LogRecord as _, Logger as _, LoggerProvider as _, Severity};
 use opentelemetry::trace::{
-    SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
+    Link, SpanContext, SpanId, SpanKind, Status, TraceFlags, TraceId, TraceState,
 };
 use opentelemetry::{Array, InstrumentationScope, Key, KeyValue, StringValue};
 use opentelemetry_otlp::tonic_types::metadata::MetadataMap;
@@ -30,7 +30,7 @@ use thiserror::Error;
 use self::metrics::Metrics;
 use super::headers::{self, HeadersError};
 use super::record::{
-    Attribute, EVENT_COLD_START, EVENT_LOCK_WAIT, EVENT_OOM, Log, Record, Span, Value,
+    Attribute, EVENT_COLD_START, EVENT_HEAL, EVENT_LOCK_WAIT, EVENT_OOM, Log, Record, Span, Value,
 };
 use crate::config::{Compression, Endpoint, Otlp, Protocol};
 
@@ -224,7 +224,7 @@ impl Collector {
 
 /// The SDK's records hold names that live as long as the program: those that hearth tells.
 fn event_name(event: &str) -> &'static str {
-    let known = [EVENT_COLD_START, EVENT_LOCK_WAIT, EVENT_OOM];
+    let known = [EVENT_COLD_START, EVENT_HEAL, EVENT_LOCK_WAIT, EVENT_OOM];
     known
         .into_iter()
         .find(|known| *known == event)
@@ -289,15 +289,29 @@ fn key_value((name, value): &Attribute) -> KeyValue {
     )
 }
 
+fn context(trace_id: u128, span_id: u64) -> SpanContext {
+    SpanContext::new(
+        TraceId::from_bytes(trace_id.to_be_bytes()),
+        SpanId::from_bytes(span_id.to_be_bytes()),
+        TraceFlags::SAMPLED,
+        false,
+        TraceState::NONE,
+    )
+}
+
+fn links(span: &Span) -> SpanLinks {
+    let links = span.links.iter().map(|link| {
+        let attributes = link.attributes.iter().map(key_value).collect();
+        Link::new(context(link.trace_id, link.span_id), attributes, 0)
+    });
+    let mut all = SpanLinks::default();
+    all.links = links.collect();
+    all
+}
+
 fn span_data(span: &Span, trace_id: u128, scope: &InstrumentationScope) -> SpanData {
     SpanData {
-        span_context: SpanContext::new(
-            TraceId::from_bytes(trace_id.to_be_bytes()),
-            SpanId::from_bytes(span.id.to_be_bytes()),
-            TraceFlags::SAMPLED,
-            false,
-            TraceState::NONE,
-        ),
+        span_context: context(trace_id, span.id),
         parent_span_id: SpanId::from_bytes(span.parent.to_be_bytes()),
         parent_span_is_remote: false,
         span_kind: SpanKind::Internal,
@@ -307,7 +321,7 @@ fn span_data(span: &Span, trace_id: u128, scope: &InstrumentationScope) -> SpanD
         attributes: span.attributes.iter().map(key_value).collect(),
         dropped_attributes_count: 0,
         events: SpanEvents::default(),
-        links: SpanLinks::default(),
+        links: links(span),
         status: span.error.clone().map_or(Status::Unset, Status::error),
         instrumentation_scope: scope.clone(),
     }

@@ -9,6 +9,8 @@ pub(super) const EVENT_LOCK_WAIT: &str = "hearth.cgroup_lock.wait";
 /// Event name of a start's log record.
 pub(super) const EVENT_COLD_START: &str = "hearth.cold_start";
 
+/// Event name of a healing's log record.
+pub(super) const EVENT_HEAL: &str = "hearth.heal";
 /// Event name of a kill's log record.
 pub(super) const EVENT_OOM: &str = "hearth.oom";
 
@@ -40,6 +42,20 @@ pub struct Span {
     pub attributes: Vec<Attribute>,
     /// Why it failed, where it did.
     pub error: Option<String>,
+    /// Spans of other traces that it has to do with.
+    #[serde(default)]
+    pub links: Vec<SpanLink>,
+}
+
+/// A span of another trace.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SpanLink {
+    /// Its trace.
+    pub trace_id: u128,
+    /// Its id.
+    pub span_id: u64,
+    /// What it has to do with it.
+    pub attributes: Vec<Attribute>,
 }
 
 /// One log record.
@@ -83,7 +99,13 @@ impl Record {
     #[must_use]
     pub fn weight(&self) -> u64 {
         let spans = self.spans.iter().map(|span| {
-            span.name.len() + size_of::<Span>() + span.attributes.iter().map(weight).sum::<usize>()
+            let links = span.links.iter().map(|link| {
+                size_of::<SpanLink>() + link.attributes.iter().map(weight).sum::<usize>()
+            });
+            span.name.len()
+                + size_of::<Span>()
+                + span.attributes.iter().map(weight).sum::<usize>()
+                + links.sum::<usize>()
         });
         let log = self.log.body.len() + self.log.attributes.iter().map(weight).sum::<usize>();
         (size_of::<Self>() + log + spans.sum::<usize>()) as u64

@@ -38,7 +38,7 @@ impl TraceContext {
     }
 }
 
-fn new_span_id() -> u64 {
+pub(super) fn new_span_id() -> u64 {
     u64::from_be_bytes(RandomIdGenerator::default().new_span_id().to_bytes())
 }
 
@@ -55,6 +55,7 @@ pub fn record(start: &ColdStart, clock: &WallClock, context: TraceContext) -> Re
         end_unix_ns: clock.unix_ns(start.begin).saturating_add(start.total_ns.0),
         attributes: start_attributes(start, &name),
         error,
+        links: Vec::new(),
     }];
     for phase in &start.phases {
         let id = new_span_id();
@@ -66,6 +67,7 @@ pub fn record(start: &ColdStart, clock: &WallClock, context: TraceContext) -> Re
             end_unix_ns: clock.unix_ns(phase.end),
             attributes: phase_attributes(phase),
             error: None,
+            links: Vec::new(),
         });
         spans.extend(phase.parts.iter().map(|part| Span {
             id: new_span_id(),
@@ -75,6 +77,7 @@ pub fn record(start: &ColdStart, clock: &WallClock, context: TraceContext) -> Re
             end_unix_ns: clock.unix_ns(part.end),
             attributes: part_attributes(part),
             error: None,
+            links: Vec::new(),
         }));
     }
     let log = Log {

@@ -96,6 +96,7 @@ impl Manager {
                 cgroup: None,
                 pid: listed.init.pid,
                 began: SystemTime::now(),
+                claimed: None,
             },
             sandbox,
         };
@@ -123,6 +124,8 @@ impl Manager {
             payload: Vec::new(),
             cancel,
             began: Instant::now(),
+            // What it was asked is not known here.
+            replays: None,
         };
         let manager = self.clone();
         let work = move || manager.hear_out(&job, lease);
@@ -143,6 +146,8 @@ impl Manager {
             _ => Err(SandboxError::Gone),
         };
         let ending = job.end(outcome, Origin::Found, Vec::new(), lease, job.began);
-        lock(&self.0.outcomes).end(job.request, ending, Instant::now());
+        if let Some(ending) = ending {
+            lock(&self.0.outcomes).end(job.request, ending, Instant::now());
+        }
     }
 }

@@ -6,7 +6,7 @@ use hearth_runtime::sandbox::message::{NotStarted, fault};
 use hearth_runtime::sandbox::spawner::SpawnerError;
 
 use super::problem::{Kind, Problem};
-use super::store::Deployed;
+use crate::config::Size;
 
 /// The kind of the failure of a function that ran out of memory, as AWS Lambda calls it.
 const OUT_OF_MEMORY: &str = "Runtime.OutOfMemory";
@@ -35,10 +35,10 @@ pub(super) fn failed(kind: &str, message: &str) -> Outcome {
     }
 }
 
-/// It ended while it was at work.
-pub(super) fn exited(deployed: &Deployed, ended: Option<&Ended>) -> Outcome {
+/// It ended while it was at work; it might have so many bytes of memory.
+pub(super) fn exited(limit: u64, ended: Option<&Ended>) -> Outcome {
     if ran_out(ended) {
-        let memory = deployed.definition.memory;
+        let memory = Size(limit);
         let message = format!(
             "the function was killed for want of memory: it may have {memory}; raise its \
              `memory`, and see `hearth oom list`"
@@ -51,14 +51,10 @@ pub(super) fn exited(deployed: &Deployed, ended: Option<&Ended>) -> Outcome {
 }
 
 /// It did not start.
-pub(super) fn not_started(
-    error: SandboxError,
-    deployed: &Deployed,
-    ended: Option<&Ended>,
-) -> Unanswered {
+pub(super) fn not_started(error: SandboxError, limit: u64, ended: Option<&Ended>) -> Unanswered {
     let SandboxError::NotStarted { why, said } = error else {
         return match error {
-            SandboxError::Gone => Ok(exited(deployed, ended)),
+            SandboxError::Gone => Ok(exited(limit, ended)),
             error => Err(no_sandbox(&error)),
         };
     };
@@ -74,7 +70,7 @@ pub(super) fn not_started(
         ),
         NotStarted::Itself { kind } if !said.is_empty() => Outcome::Failed { kind, body: said },
         NotStarted::Itself { kind } => failed(&kind, &message),
-        NotStarted::Exited { .. } if ran_out(ended) => exited(deployed, ended),
+        NotStarted::Exited { .. } if ran_out(ended) => exited(limit, ended),
         NotStarted::Exited { .. } => failed(fault::EXITED, &message),
         NotStarted::Deadline { .. } => failed(
             fault::TIMED_OUT,

@@ -10,10 +10,11 @@ use hearth_runtime::sandbox::message::{Ask, fault};
 
 use super::failure::{Unanswered, error_body, exited, failed, ran_out};
 use super::invocation::{Ending, Invoked, Origin, Step};
-use super::pool::{Cause, Death, During, Lease, Live};
+use super::pool::{Cause, Death, During, Lease, Live, Pools, why_not};
 use super::problem::{Kind, Problem};
 use super::store::Deployed;
 use super::tally::Came;
+use crate::heal::fault::Interrupted;
 
 /// A request for a function.
 pub(super) struct Job {
@@ -24,19 +25,21 @@ pub(super) struct Job {
     pub(super) cancel: Cancel,
     /// When the request came in.
     pub(super) began: Instant,
+    /// How often an instance was lost with it, where it may be done again.
+    pub(super) replays: Option<u32>,
 }
 
 /// What became of a request that was given an instance.
 pub(super) enum Worked {
     /// It is over.
     Over(Ending),
-    /// The instance was gone before it heard of it.
+    /// The instance was gone before it heard of it, or it is to be done again.
     Lost(Job),
 }
 
 impl Job {
     /// Does it with this instance.
-    pub(super) fn run(self, lease: Lease) -> Worked {
+    pub(super) fn run(mut self, lease: Lease) -> Worked {
         let live = Arc::clone(lease.live());
         if live.listen().is_err() {
             let ended = lease.pools().take_away(&live);
@@ -45,6 +48,7 @@ impl Job {
                 cause: Cause::Exited.or_memory(ended.as_ref()),
                 ended,
                 elapsed: Duration::ZERO,
+                interrupted: None,
             });
             return Worked::Lost(self);
         }
@@ -67,10 +71,38 @@ impl Job {
             begin: now - self.began,
             length: now.elapsed(),
         });
-        Worked::Over(self.end(outcome, origin, steps, lease, now))
+        let pools = Arc::clone(lease.pools());
+        let Some(ending) = self.end(outcome, origin, steps, lease, now) else {
+            self.replays = self.replays.map(|replays| replays + 1);
+            self.timeout = self.timeout.saturating_sub(now.elapsed());
+            return Worked::Lost(self);
+        };
+        self.was_replayed(&pools, &ending);
+        Worked::Over(ending)
     }
 
-    /// What became of it; the instance goes back, or to its end.
+    /// Tells what became of one that was done again.
+    pub(super) fn was_replayed(&self, pools: &Pools, ending: &Ending) {
+        let Some(healer) = pools.healer().filter(|_| self.replays > Some(0)) else {
+            return;
+        };
+        match ending {
+            Ok(invoked) => healer.replayed(self.request, why_not(&invoked.outcome)),
+            Err(problem) => healer.replayed(self.request, Some(&problem.to_string())),
+        }
+    }
+
+    /// What is lost with an instance that ends now.
+    fn interrupted(&self, began: Instant) -> Option<Interrupted> {
+        let left = self.timeout.saturating_sub(began.elapsed());
+        self.replays.map(|replays| Interrupted {
+            id: self.request,
+            left_ms: u64::try_from(left.as_millis()).unwrap_or(u64::MAX),
+            replays,
+        })
+    }
+
+    /// What became of it, unless it is to be done again; the instance goes back, or to its end.
     pub(super) fn end(
         &self,
         outcome: Result<Outcome, SandboxError>,
@@ -78,28 +110,32 @@ impl Job {
         steps: Vec<Step>,
         lease: Lease,
         began: Instant,
-    ) -> Ending {
+    ) -> Option<Ending> {
         let live = Arc::clone(lease.live());
         let work = began.elapsed();
         let claimed = lease.birth().and_then(|birth| birth.claimed);
         let cause = match &outcome {
             Ok(Outcome::Failed { kind, .. }) => ending(kind),
             Ok(Outcome::Answered(_)) => None,
-            Err(SandboxError::Gone) => Some(Cause::Exited),
+            Err(SandboxError::Gone) => Some(Cause::Killed),
             Err(_) => Some(Cause::Lost),
         };
         let unanswered = if let Some(cause) = cause {
             let ended = lease.pools().take_away(&live);
             let told = self.told(outcome, &live, ended.as_ref());
-            lease.ended(Death {
+            let again = lease.ended(Death {
                 during: During::Work(self.request),
                 cause: match cause {
-                    Cause::Exited => cause.or_memory(ended.as_ref()),
+                    Cause::Exited | Cause::Killed => cause.or_memory(ended.as_ref()),
                     cause => cause,
                 },
                 ended,
                 elapsed: work,
+                interrupted: self.interrupted(began),
             });
+            if again {
+                return None;
+            }
             told
         } else {
             lease.served(work);
@@ -111,12 +147,15 @@ impl Job {
             _ => Came::Failed,
         };
         live.function.state().tally.over(came, Some(work));
-        let outcome = unanswered?;
+        let outcome = match unanswered {
+            Ok(outcome) => outcome,
+            Err(problem) => return Some(Err(problem)),
+        };
         let mut state = live.function.state();
         state.counts.invocations += 1;
         state.counts.answered += u64::from(matches!(outcome, Outcome::Answered(_)));
         drop(state);
-        Ok(Arc::new(Invoked {
+        Some(Ok(Arc::new(Invoked {
             request: self.request,
             function: live.deployed.name.clone(),
             version: live.deployed.version,
@@ -125,7 +164,7 @@ impl Job {
             claimed,
             steps,
             outcome,
-        }))
+        })))
     }
 
     fn invoke(&self, live: &Live) -> Result<Outcome, SandboxError> {
@@ -155,7 +194,7 @@ impl Job {
         let (kind, body) = match outcome {
             Ok(Outcome::Failed { kind, body }) => (kind, body),
             Ok(answered) => return Ok(answered),
-            Err(SandboxError::Gone) => return Ok(exited(&live.deployed, ended)),
+            Err(SandboxError::Gone) => return Ok(exited(live.limit(), ended)),
             Err(error) => return Err(lost(&error)),
         };
         Ok(if kind == fault::TIMED_OUT {
@@ -172,7 +211,7 @@ impl Job {
             };
             failed(&kind, message)
         } else if body.is_empty() || ran_out(ended) {
-            exited(&live.deployed, ended)
+            exited(live.limit(), ended)
         } else {
             Outcome::Failed { kind, body }
         })

@@ -24,7 +24,9 @@ use super::starts::{Starts, Watcher};
 use super::store::{Deployed, InUse, Store};
 use super::tally::Came;
 use super::workers::Workers;
+use crate::heal::Healer;
 use crate::observe::pool::PoolsState;
+use crate::time::Boottime;
 
 /// Requests that are at work at once, each on a thread.
 const MAX_AT_WORK: usize = 256;
@@ -106,6 +108,13 @@ impl Manager {
         }))
     }
 
+    /// The same, whose faults `healer` decides about.
+    #[must_use]
+    pub fn healed_by(self, healer: Healer) -> Self {
+        self.0.pools.heal_by(healer);
+        self
+    }
+
     /// The functions, by name.
     pub(super) fn functions(&self) -> Vec<Arc<Function>> {
         lock(&self.0.functions).values().cloned().collect()
@@ -183,6 +192,9 @@ impl Manager {
             let removed = lock(&shared.store).remove(&name);
             if removed.is_ok() {
                 lock(&shared.functions).remove(&name);
+                if let Some(healer) = shared.pools.healer() {
+                    healer.removed(&name);
+                }
             } else {
                 function.state().is_removed = false;
                 shared.pools.deploy(&function, false);
@@ -221,6 +233,7 @@ impl Manager {
             payload: request.payload,
             cancel: cancel.clone(),
             began,
+            replays: Some(0),
         };
         let caller = Caller(Some(cancel));
         loop {
@@ -228,6 +241,10 @@ impl Manager {
                 Ok(lease) => lease,
                 Err(unserved) => {
                     let ending = self.unserved(&function, &job, unserved);
+                    if job.replays > Some(0) {
+                        let (pools, told) = (Arc::clone(&self.0.pools), ending.clone());
+                        blocking(move || job.was_replayed(&pools, &told)).await?;
+                    }
                     waiting.is_over = lock(&self.0.outcomes)
                         .get(id)
                         .is_ok_and(|known| known.is_over());
@@ -243,7 +260,9 @@ impl Manager {
                     lock(&shared.outcomes).end(id, ending.clone(), Instant::now());
                 }
                 // Whoever asked may be gone.
-                if let Err(Worked::Lost(_)) = tell.send(worked) {
+                if let Err(Worked::Lost(job)) = tell.send(worked) {
+                    let nobody = Err(no_thread(&"nobody waits for it"));
+                    job.was_replayed(&shared.pools, &nobody);
                     lock(&shared.outcomes).abandon(id);
                 }
             };
@@ -371,6 +390,9 @@ impl Shared {
     fn sweep(&self) {
         self.node.tell_again();
         self.pools.listen();
+        if let Some(healer) = self.pools.healer() {
+            healer.tick(Boottime::now());
+        }
         lock(&self.outcomes).forget(Instant::now());
     }
 }

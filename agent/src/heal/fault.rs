@@ -66,8 +66,6 @@ pub enum What {
     NotStarted {
         /// Why.
         why: String,
-        /// Whether that was the function's own doing.
-        own: bool,
     },
     /// The sandbox was ended by somebody else.
     Killed {
@@ -90,16 +88,6 @@ impl What {
         }
     }
 
-    /// Whether it was the function's own doing, so that the next one may fail alike.
-    #[must_use]
-    pub const fn is_own(&self) -> bool {
-        match self {
-            Self::OomKilled { .. } | Self::Crashed { .. } | Self::Hung { .. } => true,
-            Self::NotStarted { own, .. } => *own,
-            Self::Silent { .. } | Self::Killed { .. } => false,
-        }
-    }
-
     /// It in plain words.
     #[must_use]
     pub fn sentence(&self) -> String {
@@ -118,7 +106,7 @@ impl What {
                 format!("it was still at work when its {after:?} were over")
             }
             Self::Silent { how } => format!("its sandbox does not answer ({how})"),
-            Self::NotStarted { why, .. } => format!("it did not come up: {why}"),
+            Self::NotStarted { why } => format!("it did not come up: {why}"),
             Self::Killed { how } => format!("its sandbox was ended by somebody else ({how})"),
         }
     }

@@ -6,7 +6,7 @@ use crate::time::Boottime;
 /// The words for what can be done.
 pub const ACTIONS: [&str; 3] = ["replace", "raise", "replay"];
 /// The words for what can come of it.
-pub const OUTCOMES: [&str; 8] = [
+pub const OUTCOMES: [&str; 9] = [
     "would",
     "dry_run",
     "nothing",
@@ -15,9 +15,11 @@ pub const OUTCOMES: [&str; 8] = [
     "timed_out",
     "obsolete",
     "unknown",
+    // Of a decision that could not be written down: nothing was done.
+    "not_written",
 ];
 /// Those that somebody should look at.
-pub const BAD: [&str; 2] = ["failed", "timed_out"];
+pub const BAD: [&str; 3] = ["failed", "timed_out", "not_written"];
 
 /// A fault and what came of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -168,9 +168,13 @@ impl Fleet {
                     pool.started(now, clock, instance, out);
                 })
             }
-            Input::NotStarted { function, instance } => {
+            Input::NotStarted {
+                function,
+                instance,
+                replace,
+            } => {
                 let pool = self.pools.get_mut(&function)?;
-                pool.not_started(now, instance, out);
+                pool.not_started(now, instance, replace, out);
                 Some(function)
             }
             Input::Served {
@@ -184,7 +188,8 @@ impl Fleet {
                 function,
                 instance,
                 fault,
-            } => self.tell(function, |pool| pool.ended(now, instance, fault)),
+                replace,
+            } => self.tell(function, |pool| pool.ended(now, instance, fault, replace)),
             Input::Measured { function, start } => {
                 self.tell(function, |pool| pool.measured(now, start))
             }

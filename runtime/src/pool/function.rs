@@ -29,6 +29,8 @@ pub struct Pool {
     old: BTreeSet<Instance>,
     waiting: VecDeque<Waiting>,
     back_off: BackOff,
+    /// So many there are to be again, as some have ended.
+    restore: u32,
     /// There was no memory: until when nothing is tried.
     denied: Option<Moment>,
     starts: Starts,
@@ -106,6 +108,7 @@ impl Pool {
             old: BTreeSet::new(),
             waiting: VecDeque::new(),
             back_off: BackOff::default(),
+            restore: 0,
             denied: None,
             starts: Starts::default(),
             weight: settings.memory_bytes,
@@ -146,6 +149,12 @@ impl Pool {
     #[must_use]
     pub fn back_off(&self, now: Moment) -> (Duration, u32) {
         (self.back_off.left(now), self.back_off.failures())
+    }
+
+    /// The pause of a function that keeps failing.
+    #[must_use]
+    pub const fn pause(&self) -> BackOff {
+        self.back_off
     }
 
     /// Memory that one of them takes, in bytes.
@@ -242,12 +251,23 @@ impl Pool {
         self.serve(now, Served::Miss, out);
     }
 
-    pub(super) fn not_started(&mut self, now: Moment, instance: Instance, out: &mut Vec<Action>) {
-        if !self.starting.remove(&instance) {
+    pub(super) fn not_started(
+        &mut self,
+        now: Moment,
+        instance: Instance,
+        replace: bool,
+        out: &mut Vec<Action>,
+    ) {
+        if !self.starting.contains(&instance) {
             return;
         }
         // What was replaced says nothing of what replaces it.
-        if self.old.remove(&instance) {
+        let is_old = self.old.remove(&instance);
+        if replace && !is_old {
+            self.restore();
+        }
+        self.starting.remove(&instance);
+        if is_old {
             return;
         }
         self.back_off.failed(now);
@@ -281,13 +301,22 @@ impl Pool {
         self.serve(now, Served::Queued, out);
     }
 
-    pub(super) fn ended(&mut self, now: Moment, instance: Instance, fault: bool) {
+    pub(super) fn ended(&mut self, now: Moment, instance: Instance, fault: bool, replace: bool) {
+        let is_old = self.old.remove(&instance);
+        if replace && !is_old {
+            self.restore();
+        }
         self.busy.remove(&instance);
         self.starting.remove(&instance);
         self.ready.retain(|ready| ready.instance != instance);
-        if !self.old.remove(&instance) && fault {
+        if fault && !is_old {
             self.back_off.failed(now);
         }
+    }
+
+    /// There are to be as many again as there are now.
+    fn restore(&mut self) {
+        self.restore = self.restore.max(self.current()).min(self.settings.max);
     }
 
     pub(super) fn measured(&mut self, now: Moment, start: Duration) {
@@ -326,7 +355,10 @@ impl Pool {
         let promised = self.promised();
         self.target = promised.max(plan.target).min(self.settings.max);
         let old = count(self.old.len());
-        let mut current = self.instances() - old;
+        let mut current = self.current();
+        if current >= self.restore {
+            self.restore = 0;
+        }
         while let Some(oldest) = self.ready.front() {
             let why = if current > self.settings.max {
                 Retired::Surplus
@@ -344,7 +376,8 @@ impl Pool {
             self.uses = 0;
         }
         let held = !self.back_off.left(now).is_zero();
-        let needed = count(self.busy.len() + self.waiting.len()).max(promised);
+        let asked = count(self.busy.len() + self.waiting.len());
+        let needed = asked.max(promised).max(self.restore);
         let room = self.settings.max.saturating_sub(current + old);
         let must = match (held, self.settings.hold) {
             (false, _) => needed.saturating_sub(current),
@@ -396,10 +429,14 @@ impl Pool {
         self.next = Some(self.next.map_or(again, |next| next.min(again)));
     }
 
+    /// Those that run what is deployed.
+    fn current(&self) -> u32 {
+        self.instances() - count(self.old.len())
+    }
+
     /// Idle ones that may go for somebody else.
     pub(super) fn evictable(&self) -> u32 {
-        let current = self.instances() - count(self.old.len());
-        current
+        self.current()
             .saturating_sub(self.promised())
             .min(count(self.ready.len()))
     }

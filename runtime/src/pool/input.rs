@@ -86,6 +86,10 @@ pub enum Input {
         function: FunctionName,
         /// Which.
         instance: Instance,
+        /// Another one takes its place, whether anybody asks for it or not, as soon as the function
+        /// is not left alone.
+        #[serde(default, skip_serializing_if = "is_false")]
+        replace: bool,
     },
     /// It is done with the request that it was [given](Action::Serve).
     Served {
@@ -104,6 +108,10 @@ pub enum Input {
         instance: Instance,
         /// Whether that was the function's own fault, and another one may end alike.
         fault: bool,
+        /// Another one takes its place, whether anybody asks for it or not, as soon as the function
+        /// is not left alone.
+        #[serde(default, skip_serializing_if = "is_false")]
+        replace: bool,
     },
     /// A start was measured, from the claim until it was ready.
     Measured {
@@ -133,6 +141,11 @@ pub enum Input {
     },
     /// Time has passed.
     Tick,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks like this")]
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 /// What is to be done.

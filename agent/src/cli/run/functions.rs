@@ -13,14 +13,17 @@ use hearth_runtime::sandbox::process::Processes;
 use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 
+use super::healing::{Healings, healings};
 use crate::api::{router, socket};
 use crate::config::Config;
 use crate::functions::definition::MAX_TIMEOUT as MAX_START;
 use crate::functions::starts::Watcher;
 use crate::functions::store::Store;
 use crate::functions::{Definition, Manager};
+use crate::heal::Healer;
 use crate::kernel::table::Signal;
 use crate::observe::cold_start::Claim;
+use crate::observe::healing::Healing;
 use crate::time::{Boottime, Nanos};
 
 /// What serves them, once nothing more is attached.
@@ -29,6 +32,7 @@ pub(super) struct Functions {
     manager: Manager,
     named: BTreeMap<FunctionName, Definition>,
     starting: Option<Starting>,
+    healings: Option<Healings>,
 }
 
 /// What waits to be seen.
@@ -84,10 +88,36 @@ impl Watcher for Tell {
     }
 }
 
+/// Who decides about functions that fail; what it finds wrong with the audit is said.
+fn healer(
+    config: &Config,
+    tell: impl Fn(Healing) + Send + Sync + 'static,
+) -> anyhow::Result<Healer> {
+    let directory = config.heal.audit_dir(&config.functions.state_dir);
+    let (healer, opened) = Healer::open(&directory, config.heal.limits(), tell)
+        .context("what is decided about functions cannot be written down")?;
+    for found in opened.found {
+        tracing::error!("{}: {found}", directory.display());
+    }
+    if opened.torn_bytes > 0 {
+        tracing::warn!(
+            "{}: the last line was torn; its {} bytes are put aside",
+            directory.display(),
+            opened.torn_bytes
+        );
+    }
+    Ok(healer)
+}
+
 impl Functions {
     /// What is to be seen of starts, where they are watched.
     pub(super) fn starting(&mut self) -> Option<Starting> {
         self.starting.take()
+    }
+
+    /// What is done about functions that fail.
+    pub(super) fn healings(&mut self) -> Option<Healings> {
+        self.healings.take()
     }
 
     /// Where it is told how functions started.
@@ -113,9 +143,12 @@ impl Functions {
             watcher = Some(Arc::new(Tell(tell)));
             starting = Some(seen);
         }
+        let (tell, healings) = healings();
+        let healer = healer(config, tell)?;
         Ok(Some(Self {
             listener,
-            manager: Manager::new(store, Arc::new(node), watcher),
+            manager: Manager::new(store, Arc::new(node), watcher).healed_by(healer),
+            healings: Some(healings),
             starting,
             named: settings.named.clone(),
         }))
@@ -128,6 +161,7 @@ impl Functions {
             manager,
             named,
             starting: _,
+            healings: _,
         } = self;
         tokio::spawn(socket::serve(listener, router(manager.clone())));
         tokio::spawn({

@@ -15,6 +15,7 @@ fn record(n: u64) -> Record {
             ("n".into(), n.into()),
         ],
         error: None,
+        links: Vec::new(),
     };
     let log = Log {
         event: "hearth.cold_start".into(),

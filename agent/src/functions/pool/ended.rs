@@ -6,10 +6,13 @@ use std::time::Duration;
 use hearth_runtime::id::RequestId;
 use hearth_runtime::pool::Input;
 use hearth_runtime::sandbox::ask::Ended;
+use hearth_runtime::sandbox::backend::Outcome;
 
 use super::live::{Birth, Doing};
+use super::start::some;
 use super::{Live, Pools};
 use crate::functions::failure::{Unanswered, ran_out};
+use crate::heal::fault::Interrupted;
 
 /// The end of an instance.
 #[derive(Clone, Debug)]
@@ -22,6 +25,8 @@ pub(in super::super) struct Death {
     pub(in super::super) ended: Option<Ended>,
     /// How long it had been at it.
     pub(in super::super) elapsed: Duration,
+    /// The request that may be done again, where one may.
+    pub(in super::super) interrupted: Option<Interrupted>,
 }
 
 impl Death {
@@ -38,6 +43,7 @@ impl Death {
         let what = match self.cause {
             Cause::OutOfMemory => "it ran out of memory",
             Cause::Exited => "it ended",
+            Cause::Killed => "it was killed",
             Cause::Lost => "it did not answer as it should",
             _ => return None,
         };
@@ -63,8 +69,10 @@ pub(in super::super) enum During {
 pub(in super::super) enum Cause {
     /// Somebody in it was killed for want of memory.
     OutOfMemory,
-    /// It ended by itself, or was killed.
+    /// The function's process ended.
     Exited,
+    /// The sandbox went away without a word: somebody has killed it.
+    Killed,
     /// Its time was over.
     TimedOut,
     /// Nobody waited for its answer any more.
@@ -88,8 +96,19 @@ impl Cause {
     }
 
     /// Whether it is the function's own fault, so that another instance may end alike.
-    const fn is_fault(self) -> bool {
+    pub(super) const fn is_fault(self) -> bool {
         matches!(self, Self::OutOfMemory | Self::Exited | Self::Lost)
+    }
+}
+
+impl Failure {
+    /// Why, in plain words.
+    pub(super) fn why(&self) -> String {
+        match &self.unanswered {
+            Ok(Outcome::Failed { kind, body }) => format!("{kind}: {}", some(body)),
+            Ok(Outcome::Answered(_)) => String::new(),
+            Err(problem) => problem.to_string(),
+        }
     }
 }
 
@@ -105,33 +124,46 @@ pub(in super::super) struct Failure {
 }
 
 impl Pools {
-    /// An instance has ended, and nobody retired it.
-    pub(in super::super) fn ended(self: &Arc<Self>, live: &Arc<Live>, death: Death) {
+    /// An instance has ended, and nobody retired it; whether the request that it was at work on is to
+    /// be done again.
+    pub(in super::super) fn ended(self: &Arc<Self>, live: &Arc<Live>, death: Death) -> bool {
+        if !live.has_ended() {
+            // Somebody else has seen it before.
+            return false;
+        }
         let name = live.deployed.name.clone();
         if let Some(why) = death.why() {
             tracing::warn!("a sandbox of function {name} is gone: {why}");
             live.function.state().last_failure = Some(why);
         }
+        // Before anything is done about it: what was decided is written down first.
+        let verdict = self.heal(live, &death);
         self.tell(|inner, _, _| {
-            // Somebody else may have seen it before.
             let entry = inner.live.remove(&live.instance)?;
             if matches!(entry.doing, Doing::Retired) {
                 return None;
             }
             let (function, instance) = (name, live.instance);
+            let replace = verdict.replace;
             Some(match death.during {
                 During::Start(failure) => {
                     inner.failed = Some(failure);
-                    Input::NotStarted { function, instance }
+                    Input::NotStarted {
+                        function,
+                        instance,
+                        replace,
+                    }
                 }
                 During::Idle | During::Work(_) => Input::Ended {
                     function,
                     instance,
                     fault: death.cause.is_fault(),
+                    replace,
                 },
             })
         });
         live.function.tell_change();
+        verdict.replay
     }
 
     /// Ends one that has ended by itself, or is of no use any more; what is known of it then.

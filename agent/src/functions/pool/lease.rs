@@ -182,10 +182,10 @@ impl Lease {
         self.give_back(work);
     }
 
-    /// It has ended.
-    pub(in super::super) fn ended(mut self, death: Death) {
+    /// It has ended; whether its request is to be done again.
+    pub(in super::super) fn ended(mut self, death: Death) -> bool {
         self.is_over = true;
-        self.pools.ended(&self.live, death);
+        self.pools.ended(&self.live, death)
     }
 
     fn give_back(&self, work: Duration) {
@@ -211,8 +211,10 @@ impl Drop for Lease {
                 cause: Cause::Lost,
                 ended,
                 elapsed: Duration::ZERO,
+                interrupted: None,
             };
-            return self.pools.ended(&self.live, death);
+            self.pools.ended(&self.live, death);
+            return;
         }
         self.give_back(Duration::ZERO);
     }

@@ -1,6 +1,7 @@
 //! One instance of a function, from when it is to be started until nothing is left of it.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -27,6 +28,10 @@ pub(in super::super) struct Live {
     about: OnceLock<About>,
     sandbox: Mutex<Option<Box<dyn Sandbox>>>,
     birth: Mutex<Option<Birth>>,
+    /// The memory that it may have.
+    limit: OnceLock<u64>,
+    /// That it has ended was seen.
+    is_over: AtomicBool,
 }
 
 /// What is told of a sandbox.
@@ -42,6 +47,8 @@ pub(in super::super) struct About {
     pub pid: u32,
     /// When the agent got it.
     pub began: SystemTime,
+    /// The same since the node booted; none of one that was there before.
+    pub claimed: Option<Boottime>,
 }
 
 /// One that was there before.
@@ -71,6 +78,8 @@ pub(in super::super) struct Birth {
     pub(in super::super) origin: Origin,
     /// When its sandbox was claimed, if it was.
     pub(in super::super) claimed: Option<Boottime>,
+    /// The memory that it may have, as it was read back.
+    pub(super) memory_bytes: Option<u64>,
     pub(super) stages: Vec<Stage>,
 }
 
@@ -87,6 +96,7 @@ impl Birth {
         Self {
             origin: Origin::Fresh,
             claimed: None,
+            memory_bytes: None,
             stages: Vec::new(),
         }
     }
@@ -120,13 +130,14 @@ impl Birth {
 }
 
 impl About {
-    pub(super) fn of(claimed: &Claimed) -> Self {
+    pub(super) fn of(claimed: &Claimed, at: Boottime) -> Self {
         Self {
             id: claimed.sandbox,
             slot: claimed.slot.to_string(),
             cgroup: Some(claimed.cgroup.clone()),
             pid: claimed.init.pid,
             began: SystemTime::now(),
+            claimed: Some(at),
         }
     }
 }
@@ -143,6 +154,8 @@ impl Live {
             about: OnceLock::new(),
             sandbox: Mutex::default(),
             birth: Mutex::default(),
+            limit: OnceLock::new(),
+            is_over: AtomicBool::new(false),
         }
     }
 
@@ -156,6 +169,8 @@ impl Live {
             about: OnceLock::from(found.about),
             sandbox: Mutex::new(Some(found.sandbox)),
             birth: Mutex::default(),
+            limit: OnceLock::new(),
+            is_over: AtomicBool::new(false),
         }
     }
 
@@ -173,6 +188,22 @@ impl Live {
     pub(super) fn is_at(&self, about: About) {
         // It gets one once.
         let _ = self.about.set(about);
+    }
+
+    /// It is given so much memory.
+    pub(super) fn is_limited(&self, bytes: u64) {
+        let _ = self.limit.set(bytes);
+    }
+
+    /// The memory that it may have.
+    pub(in super::super) fn limit(&self) -> u64 {
+        let declared = self.deployed.definition.memory.0;
+        self.limit.get().copied().unwrap_or(declared)
+    }
+
+    /// It has ended; whether that is news.
+    pub(super) fn has_ended(&self) -> bool {
+        !self.is_over.swap(true, Ordering::Relaxed)
     }
 
     /// It is up.

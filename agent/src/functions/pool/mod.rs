@@ -2,20 +2,22 @@
 //! is done.
 //!
 //! - [`live`]: one instance; [`lease`]: one that is at work on a request.
-//! - [`start`]: how one comes up; [`ended`]: how one ends, whatever the reason.
+//! - [`start`]: how one comes up; [`ended`]: how one ends, whatever the reason; [`heal`]: what is
+//!   done about that.
 //!
 //! The lock is held while the fleet decides, and for nothing that waits: what is to be done is done
 //! after it. So inputs are in the order of their moments, and the same ones give the same actions
 //! again.
 
 mod ended;
+mod heal;
 mod lease;
 mod live;
 mod start;
 mod told;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 use hearth_runtime::id::FunctionName;
@@ -34,7 +36,9 @@ use super::starts::Watcher;
 use super::store::Deployed;
 use super::tally::function_of;
 use super::workers::Workers;
+use crate::heal::{Healer, Mode};
 pub(super) use ended::{Cause, Death, During, Failure};
+pub(super) use heal::why_not;
 pub(super) use lease::{Lease, Unserved};
 use live::Doing;
 pub(super) use live::{About, Found, Live};
@@ -48,6 +52,7 @@ const ENDS: usize = 16;
 pub(super) struct Pools {
     pub(super) node: Arc<Ends>,
     watcher: Option<Arc<dyn Watcher>>,
+    healer: OnceLock<Healer>,
     clock: Arc<dyn Clock>,
     starting: Workers,
     ending: Workers,
@@ -122,6 +127,7 @@ impl Pools {
         Arc::new(Self {
             node,
             watcher,
+            healer: OnceLock::new(),
             clock,
             starting: Workers::new("hearth-start", STARTS),
             ending: Workers::new("hearth-end", ENDS),
@@ -313,6 +319,9 @@ impl Pools {
             })
         });
         self.carry_out(todo);
+        if let Some(live) = &taken {
+            live.is_limited(self.memory(live));
+        }
         taken
     }
 
@@ -351,6 +360,7 @@ impl Pools {
                     cause,
                     ended,
                     elapsed: Duration::ZERO,
+                    interrupted: None,
                 };
                 self.ended(&live, death);
             }
@@ -475,7 +485,8 @@ fn settings(deployed: &Deployed) -> Settings {
         max: definition.max_instances,
         reserved: definition.reserved_instances,
         queue: definition.queue,
-        hold: false,
+        // Where it is healed a failure is no answer yet.
+        hold: definition.heal == Mode::Act,
         policy: definition.policy,
         memory_bytes: definition.memory.0,
     }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hearth_runtime::id::{RequestId, SandboxId};
 use hearth_runtime::pool::Input;
-use hearth_runtime::sandbox::ask::{Collapsed, Ended};
+use hearth_runtime::sandbox::ask::{Claimed, Collapsed, Ended};
 use hearth_runtime::sandbox::backend::{
     Backend as _, Cancel, Outcome, Prepared, Sandbox, SandboxError, Started, Work,
 };
@@ -51,15 +51,18 @@ impl Pools {
     /// Starts one.
     pub(super) fn start(self: &Arc<Self>, live: &Arc<Live>) {
         let began = Instant::now();
+        self.is_starting(live);
         let mut birth = Birth::new();
         match self.bring_up(live, &mut birth) {
             Ok(Up { sandbox, took }) => {
+                let about = birth.clone();
                 live.is_up(sandbox, birth);
                 self.is_idle(live, |function, instance| Input::Started {
                     function,
                     instance,
                 });
                 live.function.state().tally.started(took);
+                self.came_up(live, Some(&about));
                 let function = live.deployed.name.clone();
                 self.tell(|_, _, _| {
                     Some(Input::Measured {
@@ -90,24 +93,22 @@ impl Pools {
         fallen: Fallen,
         began: Instant,
     ) {
-        let why = match &fallen.unanswered {
-            Ok(Outcome::Failed { kind, body }) => format!("{kind}: {}", some(body)),
-            Ok(Outcome::Answered(_)) => String::new(),
-            Err(problem) => problem.to_string(),
-        };
-        tracing::warn!("function {} did not start: {why}", live.deployed.name);
-        live.function.state().last_failure = Some(why);
         let failure = Failure {
             unanswered: fallen.unanswered,
             version: live.deployed.version,
             birth,
         };
+        let why = failure.why();
+        tracing::warn!("function {} did not start: {why}", live.deployed.name);
+        live.function.state().last_failure = Some(why);
         let death = Death {
             during: During::Start(Arc::new(failure)),
             cause: fallen.cause,
             ended: fallen.ended,
             elapsed: began.elapsed(),
+            interrupted: None,
         };
+        // Who waited for it waits in the fleet.
         self.ended(live, death);
     }
 
@@ -115,11 +116,15 @@ impl Pools {
     fn bring_up(&self, live: &Arc<Live>, birth: &mut Birth) -> Result<Up, Box<Fallen>> {
         let began = Instant::now();
         let at = Boottime::now();
-        let prepared = self.prepare(&live.deployed).map_err(|error| Fallen {
-            cause: Cause::NoSandbox,
-            unanswered: Err(no_sandbox(&error)),
-            ended: None,
-        });
+        let memory = self.memory(live);
+        live.is_limited(memory);
+        let prepared = self
+            .prepare(&live.deployed, memory)
+            .map_err(|error| Fallen {
+                cause: Cause::NoSandbox,
+                unanswered: Err(no_sandbox(&error)),
+                ended: None,
+            });
         let prepared = prepared.map_err(Box::new)?;
         birth.stage("claim", began);
         let Prepared {
@@ -127,12 +132,13 @@ impl Pools {
             claimed,
         } = prepared;
         birth.claimed = Some(at);
+        birth.memory_bytes = read_back(&claimed);
         birth.origin = if claimed.was_parked {
             Origin::Parked
         } else {
             Origin::Fresh
         };
-        if !self.is_wanted(live, About::of(&claimed)) {
+        if !self.is_wanted(live, About::of(&claimed, at)) {
             return Err(Box::new(Fallen {
                 cause: Cause::Cancelled,
                 unanswered: Ok(failed("Sandbox.Cancelled", "the function is being removed")),
@@ -143,7 +149,7 @@ impl Pools {
             watcher.claimed(&live.deployed.name, &claimed, at);
         }
         let began = Instant::now();
-        let start = order(&live.deployed, live.layers.clone());
+        let start = order(&live.deployed, live.layers.clone(), memory);
         let patience = live.deployed.definition.init_timeout.0;
         let outcome = sandbox.start(&start, patience, &mut |told| {
             live.function.hear(claimed.sandbox, told);
@@ -172,8 +178,8 @@ impl Pools {
     fn fell(&self, live: &Live, error: SandboxError) -> Box<Fallen> {
         let ended = self.take_away(live);
         let cause = match &error {
-            SandboxError::Gone
-            | SandboxError::NotStarted {
+            SandboxError::Gone => Cause::Killed,
+            SandboxError::NotStarted {
                 why: NotStarted::Exited { .. },
                 ..
             } => Cause::Exited,
@@ -193,7 +199,7 @@ impl Pools {
         };
         Box::new(Fallen {
             cause: cause.or_memory(ended.as_ref()),
-            unanswered: not_started(error, &live.deployed, ended.as_ref()),
+            unanswered: not_started(error, live.limit(), ended.as_ref()),
             ended,
         })
     }
@@ -208,8 +214,8 @@ impl Pools {
 
     /// A sandbox in which nothing was started. Where the spawner says that another attempt may do
     /// better, a few are made: nothing of the first is left.
-    fn prepare(&self, deployed: &Deployed) -> Result<Prepared, SandboxError> {
-        let resources = deployed.definition.resources(deployed.definition.memory.0);
+    fn prepare(&self, deployed: &Deployed, memory: u64) -> Result<Prepared, SandboxError> {
+        let resources = deployed.definition.resources(memory);
         let mut attempts = 1;
         loop {
             match self.node.prepare(&deployed.name, resources) {
@@ -298,8 +304,15 @@ impl Pools {
     }
 }
 
+/// The memory that it may have, as it was read back from its cgroup.
+fn read_back(claimed: &Claimed) -> Option<u64> {
+    let mut limits = claimed.limits.iter();
+    let (_, value) = limits.find(|(name, _)| name == "memory")?;
+    value.as_ref().ok()?.parse().ok()
+}
+
 /// The beginning of what a function said.
-fn some(said: &[u8]) -> String {
+pub(super) fn some(said: &[u8]) -> String {
     String::from_utf8_lossy(said).chars().take(300).collect()
 }
 
@@ -325,7 +338,7 @@ fn inside(birth: &mut Birth, started: &Started, began: Instant) {
 }
 
 /// A version as `hearth-init` takes it.
-fn order(deployed: &Deployed, layers: Vec<PathBuf>) -> Start {
+fn order(deployed: &Deployed, layers: Vec<PathBuf>, memory: u64) -> Start {
     let definition = &deployed.definition;
     let environment = deployed.environment.iter();
     Start {
@@ -344,7 +357,7 @@ fn order(deployed: &Deployed, layers: Vec<PathBuf>) -> Start {
         },
         syscalls: definition.syscalls.clone(),
         open_files: definition.open_files,
-        memory_bytes: Some(definition.memory.0),
+        memory_bytes: Some(memory),
         huge_pages: match definition.huge_pages {
             // Gathered from outside, when it is ready.
             definition::HugePages::Node | definition::HugePages::Collapse => HugePages::Node,

@@ -1,0 +1,166 @@
+//! What is done about an instance that ended: told to who decides that, and told what came of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hearth_runtime::pool::{BackOff, Input};
+use hearth_runtime::sandbox::ask::Ended;
+use hearth_runtime::sandbox::backend::Outcome;
+use hearth_runtime::sandbox::message::Exit;
+
+use super::ended::{Cause, Death, During};
+use super::live::{Birth, Doing};
+use super::{Live, Pools};
+use crate::functions::manager::lock;
+use crate::heal::fault::Lost;
+use crate::heal::healer::CameUp;
+use crate::heal::{Fault, Healer, Verdict, What};
+use crate::time::Boottime;
+
+impl Pools {
+    /// Who decides about faults, if somebody does.
+    pub(in super::super) fn healer(&self) -> Option<&Healer> {
+        self.healer.get()
+    }
+
+    /// Faults are decided about from now on.
+    pub(in super::super) fn heal_by(&self, healer: Healer) {
+        // It gets one once.
+        let _ = self.healer.set(healer);
+    }
+
+    /// The memory that an instance which starts now is given.
+    pub(super) fn memory(&self, live: &Live) -> u64 {
+        let deployed = &live.deployed;
+        let declared = deployed.definition.memory.0;
+        self.healer().map_or(declared, |healer| {
+            healer.memory_of(&deployed.name, deployed.version, declared)
+        })
+    }
+
+    /// What is to be done about the end of an instance.
+    pub(super) fn heal(self: &Arc<Self>, live: &Live, death: &Death) -> Verdict {
+        let Some(healer) = self.healer() else {
+            return Verdict::default();
+        };
+        let instance = live.instance.0;
+        if let During::Start(failure) = &death.during {
+            healer.not_started(instance, &failure.why());
+        }
+        let Some(what) = what(live, death) else {
+            return Verdict::default();
+        };
+        let Some(pause) = self.pause(live, death) else {
+            return Verdict::default();
+        };
+        if let Some(again) = death.interrupted.filter(|again| again.replays > 0) {
+            healer.replayed(again.id, Some("its next sandbox failed, too"));
+        }
+        let deployed = &live.deployed;
+        let fault = Fault {
+            what,
+            function: deployed.name.clone(),
+            version: deployed.version,
+            instance,
+            lost: live.about().map(|about| Lost {
+                sandbox: about.id,
+                slot: about.slot.clone(),
+                cgroup: about.cgroup.clone(),
+                claimed: about.claimed,
+            }),
+            request: death.interrupted,
+            at: Boottime::now(),
+        };
+        let terms = deployed.definition.terms();
+        let before = self.memory(live);
+        let verdict = healer.fault(fault, &terms, pause);
+        let memory = self.memory(live);
+        if memory != before {
+            let function = deployed.name.clone();
+            self.tell(|_, _, _| {
+                Some(Input::Weighed {
+                    function,
+                    bytes: memory,
+                })
+            });
+        }
+        verdict
+    }
+
+    /// How long the function is left alone after this; none where it was retired, or is gone.
+    fn pause(&self, live: &Live, death: &Death) -> Option<Duration> {
+        let inner = lock(&self.inner);
+        let entry = inner.live.get(&live.instance)?;
+        let pool = inner.fleet.pool(&live.deployed.name)?;
+        let is_removed = live.function.state().is_removed;
+        if matches!(entry.doing, Doing::Retired) || is_removed {
+            return None;
+        }
+        let now = self.clock.now();
+        let mut back_off: BackOff = pool.pause();
+        let is_start = matches!(death.during, During::Start(_));
+        if is_start || death.cause.is_fault() {
+            back_off.failed(now);
+        }
+        Some(back_off.left(now))
+    }
+
+    /// One is being started.
+    pub(super) fn is_starting(&self, live: &Live) {
+        if let Some(healer) = self.healer() {
+            healer.starting(&live.deployed.name, live.instance.0);
+        }
+    }
+
+    /// One came up.
+    pub(super) fn came_up(&self, live: &Live, birth: Option<&Birth>) {
+        if let (Some(healer), Some(about)) = (self.healer(), live.about()) {
+            let came_up = CameUp {
+                sandbox: about.id,
+                claimed: about.claimed,
+                memory_bytes: birth.and_then(|birth| birth.memory_bytes),
+            };
+            healer.started(live.instance.0, &came_up);
+        }
+    }
+}
+
+/// What happened to it, where that was a fault.
+fn what(live: &Live, death: &Death) -> Option<What> {
+    let ended = death.ended.as_ref();
+    let how = how(ended);
+    Some(match (death.cause, &death.during) {
+        (Cause::Cancelled, _) => return None,
+        (Cause::OutOfMemory, _) => What::OomKilled {
+            limit_bytes: live.limit(),
+            peak_bytes: ended.and_then(|ended| ended.peak_bytes),
+        },
+        (_, During::Start(failure)) => What::NotStarted { why: failure.why() },
+        (Cause::TimedOut, _) => What::Hung {
+            after_ms: u64::try_from(death.elapsed.as_millis()).unwrap_or(u64::MAX),
+        },
+        (Cause::Killed, _) => What::Killed { how },
+        // Nobody asked anything of it: how it ended says who ended it.
+        (Cause::Exited, During::Idle) if is_signal(ended) => What::Killed { how },
+        (Cause::Exited, _) => What::Crashed { how },
+        (Cause::Lost | Cause::Refused | Cause::NoSandbox, _) => What::Silent { how },
+    })
+}
+
+fn is_signal(ended: Option<&Ended>) -> bool {
+    ended.is_some_and(|ended| matches!(ended.how, Exit::Signal(_)))
+}
+
+fn how(ended: Option<&Ended>) -> String {
+    let nobody = || "nobody saw how".to_owned();
+    ended.map_or_else(nobody, |ended| ended.how.to_string())
+}
+
+/// Whether a request that was done again was answered; else why not.
+pub(in super::super) fn why_not(outcome: &Outcome) -> Option<&str> {
+    match outcome {
+        Outcome::Failed { kind, .. } if crate::functions::job::ending(kind).is_some() => Some(kind),
+        // A function that says an error has answered.
+        Outcome::Failed { .. } | Outcome::Answered(_) => None,
+    }
+}
