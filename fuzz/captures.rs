@@ -1,6 +1,7 @@
-//! What the fuzz target `capture` does with its bytes, and what must hold whatever these are. The
+//! What the fuzz targets `capture` and `audit` do with their bytes, and what must hold whatever these are. The
 //! agent's tests run the same without a fuzzer.
 
+use hearth::heal::audit;
 use hearth::kernel::event::Event;
 use hearth::observe::oom::assembler::{About, Assembler, Surroundings};
 use hearth::observe::oom::enough::enough;
@@ -18,6 +19,23 @@ pub(crate) fn capture(data: &[u8]) {
         check(&capture);
     }
     records(data);
+}
+
+/// Any bytes are an audit up to where its chain breaks: what is before that does not depend on what
+/// follows, and what was read is what stands there.
+pub(crate) fn audit(data: &[u8]) {
+    let read = audit::read(data, None);
+    assert!(read.bytes <= data.len());
+    assert_eq!(read.last.is_some(), !read.lines.is_empty());
+    assert_eq!(read.broken.is_none(), read.bytes == data.len());
+    let whole = audit::read(&data[..read.bytes], None);
+    assert_eq!((&whole.lines, whole.broken), (&read.lines, None));
+    let more = [&data[..read.bytes], b"{\"chain\":\"\n"].concat();
+    assert_eq!(audit::read(&more, None).lines, read.lines);
+    let mut standing = audit::Standing::default();
+    for (line, _) in &read.lines {
+        standing.apply(line);
+    }
 }
 
 /// What holds of every capture: it has a file that is read back, and things to say of it.

@@ -259,7 +259,8 @@ impl Collector {
         self.folder.path().join("got")
     }
 
-    fn text(&self) -> Result<String> {
+    /// All that it printed.
+    pub fn text(&self) -> Result<String> {
         fs::read_to_string(self.path()).context("read what the collector printed")
     }
 

@@ -22,6 +22,7 @@ proptest! {
     #[test]
     fn any_bytes_are_a_capture_or_not(data in vec(any::<u8>(), 0..1600)) {
         captures::capture(&data);
+        captures::audit(&data);
     }
 
     #[test]
