@@ -73,14 +73,20 @@ impl Serving {
 
     /// An agent with functions that watches these signals.
     pub fn watching(&self, signals: &[&str], more: &str) -> Result<Daemon> {
-        let settings = format!(
-            "signals = {signals:?}\n[functions]\nenabled = true\nstate_dir = \"{}\"\n\
-             api_socket = \"{}\"\nspawner_dir = \"{}\"\n{more}\n",
+        let settings = self.settings();
+        Daemon::start(&format!("signals = {signals:?}\n{settings}{more}\n"))
+    }
+
+    /// `[functions]` of its agents.
+    #[must_use]
+    pub fn settings(&self) -> String {
+        format!(
+            "[functions]\nenabled = true\nstate_dir = \"{}\"\napi_socket = \"{}\"\n\
+             spawner_dir = \"{}\"\n",
             self.state().display(),
             self.socket().display(),
             self.node.places().directory().display(),
-        );
-        Daemon::start(&settings)
+        )
     }
 
     /// `hearth fn …`, to be run.

@@ -15,8 +15,11 @@ use anyhow::{Context as _, Result};
 use hearth_tests::cgroup::Cgroup;
 use hearth_tests::daemon::{Daemon, free_address};
 use hearth_tests::network::{Loses, Namespace, lose};
+use hearth_tests::serving::Serving;
 use hearth_tests::storm::Storm;
 use tempfile::TempDir;
+
+use crate::functions;
 
 /// A program that is ready by its first listen.
 const SHOP: &str = "#!/usr/bin/python3
@@ -37,12 +40,13 @@ while True:
 
 /// `hearth run`, observing `resize` (ready by exit), `shop` (ready by listen) and `report`
 /// (ends without the READY=1 that its rule asks for), `leak` again and again killed for want
-/// of memory, and threads that contend for the cgroup locks. Ends when dropped.
+/// of memory, threads that contend for the cgroup locks, and functions. Ends when dropped.
 pub(crate) struct Load {
     pub(crate) daemon: Daemon,
     pub(crate) metrics: SocketAddr,
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
+    _serving: Serving,
     _folder: TempDir,
 }
 
@@ -51,6 +55,7 @@ impl Load {
         let folder = TempDir::with_prefix("hearth-dashboards-")?;
         let programs = programs(folder.path())?;
         let [resize, _, report] = &programs;
+        let serving = Serving::new("dashboards", 2)?;
         // Nobody listens at the discard port: outcomes of export are told all the same.
         let settings = format!(
             "mode = 'sandbox'\n\
@@ -61,12 +66,14 @@ impl Load {
                {{ exe = '{}', function = 'resize' }},\n\
                {{ exe = 'hearth-shop', function = 'shop' }},\n\
                {{ exe = '{}', function = 'report', ready = 'notify' }},\n\
-             ]\n",
+             ]\n{}",
             resize.display(),
             report.display(),
+            serving.settings(),
         );
         let metrics = free_address()?;
         let daemon = Daemon::start_at(metrics, &settings)?;
+        functions::deploy(&serving)?;
         let stop = Arc::new(AtomicBool::new(false));
         let leak = folder.path().join("leak");
         fs::write(&leak, LEAK)?;
@@ -90,12 +97,21 @@ impl Load {
                 let stop = Arc::clone(&stop);
                 move || lose_until(stop)
             }),
+            std::thread::spawn({
+                let (stop, api) = (Arc::clone(&stop), serving.api());
+                move || functions::ask_until(&api, &stop)
+            }),
+            std::thread::spawn({
+                let (stop, api) = (Arc::clone(&stop), serving.api());
+                move || functions::fail_until(&api, &stop)
+            }),
         ];
         Ok(Self {
             daemon,
             metrics,
             stop,
             threads,
+            _serving: serving,
             _folder: folder,
         })
     }

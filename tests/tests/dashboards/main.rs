@@ -2,6 +2,7 @@
 //! that scrapes the agent while programs start.
 
 mod dashboard;
+mod functions;
 mod load;
 mod prometheus;
 mod rules;
