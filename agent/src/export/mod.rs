@@ -55,7 +55,7 @@ use crate::observe::cold_start::ColdStart;
 use crate::observe::healing::Healing;
 use crate::observe::oom::keeper::Kept;
 use crate::observe::oom::recorder::Recorded;
-use crate::observe::pool::PoolsState;
+use crate::observe::pool::{PoolState, PoolsState};
 use crate::observe::retransmit::{Resent, SentSegments};
 use crate::time::Boottime;
 use counted::Counted;
@@ -101,6 +101,8 @@ pub struct Export {
     names: Names,
     /// Apart from those: what else starts on a node takes none from its functions.
     functions: Names,
+    /// As they were last told, for the page.
+    shown: Arc<Mutex<Vec<PoolState>>>,
     slowest: Arc<Mutex<Slowest>>,
     history: Arc<Mutex<History>>,
     clock: WallClock,
@@ -151,6 +153,7 @@ impl Export {
             provider,
             registry,
             names: Names::new(config.metrics.max_functions),
+            shown: Arc::default(),
             slowest,
             history: Arc::default(),
             clock,
@@ -239,6 +242,7 @@ impl Export {
             self.heal.begin(&name);
         }
         self.counted.set(self.pools.set(state, &mut self.functions));
+        lock(&self.shown).clone_from(&state.pools);
     }
 
     /// Tells what was done about a fault of a function's sandbox, and what came of it.
@@ -288,6 +292,7 @@ impl Export {
         Telling {
             registry: self.registry.clone(),
             history: Arc::clone(&self.history),
+            pools: Arc::clone(&self.shown),
         }
     }
 
@@ -318,12 +323,18 @@ impl Export {
 pub struct Telling {
     registry: prometheus::Registry,
     history: Arc<Mutex<History>>,
+    pools: Arc<Mutex<Vec<PoolState>>>,
 }
 
 impl Telling {
     /// The metrics, in Prometheus' text format.
     pub fn metrics(&self) -> Result<String, prometheus::Error> {
         prometheus::TextEncoder::new().encode_to_string(&self.registry.gather())
+    }
+
+    /// The pools of functions, as they were last told.
+    pub fn pools(&self) -> MutexGuard<'_, Vec<PoolState>> {
+        lock(&self.pools)
     }
 
     /// The last starts.

@@ -47,6 +47,7 @@ async fn starts(State(telling): State<Telling>) -> impl IntoResponse {
 async fn page(State(telling): State<Telling>) -> impl IntoResponse {
     // Nothing but its own styles: names on it come from whoever starts programs.
     let policy = "default-src 'none'; style-src 'unsafe-inline'";
-    let html = Html(page::html(telling.history().iter()));
+    let pools = telling.pools().clone();
+    let html = Html(page::html(&pools, telling.history().iter()));
     ([(header::CONTENT_SECURITY_POLICY, policy)], html)
 }
