@@ -164,7 +164,7 @@ fn out_of_memory_it_comes_back_with_more_and_the_request_is_answered() -> Result
     let starts = got
         .spans
         .iter()
-        .filter(|span| span.has("faas.coldstart", "true"));
+        .filter(|span| span.has("hearth.opener", "claim"));
     let starts: Vec<&str> = starts
         .map(|span| span.field("Trace ID"))
         .collect::<Result<_>>()?;

@@ -11,7 +11,9 @@ use hearth_runtime::sandbox::message::Exit;
 use super::ended::{Cause, Death, During};
 use super::live::{Birth, Doing};
 use super::{Live, Pools};
+use crate::functions::function::Function;
 use crate::functions::manager::lock;
+use crate::functions::store::Deployed;
 use crate::heal::fault::Lost;
 use crate::heal::healer::CameUp;
 use crate::heal::{Fault, Healer, Verdict, What};
@@ -31,7 +33,10 @@ impl Pools {
 
     /// The memory that an instance which starts now is given.
     pub(super) fn memory(&self, live: &Live) -> u64 {
-        let deployed = &live.deployed;
+        self.memory_of(&live.deployed)
+    }
+
+    fn memory_of(&self, deployed: &Deployed) -> u64 {
         let declared = deployed.definition.memory.0;
         self.healer().map_or(declared, |healer| {
             healer.memory_of(&deployed.name, deployed.version, declared)
@@ -74,17 +79,22 @@ impl Pools {
         let terms = deployed.definition.terms();
         let before = self.memory(live);
         let verdict = healer.fault(fault, &terms, pause);
-        let memory = self.memory(live);
-        if memory != before {
-            let function = deployed.name.clone();
-            self.tell(|_, _, _| {
-                Some(Input::Weighed {
-                    function,
-                    bytes: memory,
-                })
-            });
+        if self.memory(live) != before {
+            self.weigh(&live.function);
         }
         verdict
+    }
+
+    /// The fleet counts with the memory that instances of a function are given from now on.
+    pub(super) fn weigh(self: &Arc<Self>, function: &Function) {
+        let deployed = Arc::clone(&function.state().deployed);
+        let bytes = self.memory_of(&deployed);
+        self.tell(|_, _, _| {
+            Some(Input::Weighed {
+                function: deployed.name.clone(),
+                bytes,
+            })
+        });
     }
 
     /// How long the function is left alone after this; none where it was retired, or is gone.

@@ -248,6 +248,7 @@ impl Pools {
             })
         });
         self.carry_out_here(todo);
+        self.weigh(function);
     }
 
     /// A function is gone, and so are its instances soon.
