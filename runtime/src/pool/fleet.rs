@@ -465,4 +465,38 @@ mod tests {
             [retire("c", 3, Retired::Evicted), start("b", 4)]
         );
     }
+
+    #[test]
+    fn what_has_ended_is_replaced_though_nobody_asks_and_not_before_its_pause() {
+        let held = Settings {
+            hold: true,
+            ..settings(3)
+        };
+        let mut scene = Scene::new(&[("shop", held)]);
+        scene.arrive("shop");
+        scene.started("shop", 1);
+        let ended = |instance, replace| Input::Ended {
+            function: name("shop"),
+            instance: Instance(instance),
+            fault: true,
+            replace,
+        };
+        assert_eq!(scene.tell(ended(1, true)), [start("shop", 2)]);
+        scene.started("shop", 2);
+        // The second one in a row: ten seconds.
+        assert_eq!(scene.tell(ended(2, true)), []);
+        assert_eq!(scene.pass(9), []);
+        assert_eq!(scene.pass(1), [start("shop", 3)]);
+        // One that does not come up either is still to be replaced, once.
+        let not_started = Input::NotStarted {
+            function: name("shop"),
+            instance: Instance(3),
+            replace: true,
+        };
+        assert_eq!(scene.tell(not_started), []);
+        assert_eq!(scene.pass(20), [start("shop", 4)]);
+        scene.started("shop", 4);
+        assert_eq!(scene.tell(ended(4, false)), []);
+        assert_eq!(scene.pass(300), [], "nobody asked for it");
+    }
 }
