@@ -169,9 +169,15 @@ impl Scene {
             Fault::Hang => self.poison(json!({ "do": "act", "then": "hang" }), seed),
             Fault::ForkBomb => self.poison(json!({ "do": "fork" }), seed),
             Fault::Fill => self.poison(json!({ "do": "fill" }), seed),
-            Fault::KillFunction => self.signal(seed, Signal::KILL, true),
-            Fault::StopFunction => self.signal(seed, Signal::STOP, true),
-            Fault::KillInit => self.signal(seed, Signal::KILL, false),
+            Fault::KillFunction => self
+                .at_fault(seed, 1)
+                .and_then(|of| self.signal(&of, seed, Signal::KILL, true)),
+            Fault::StopFunction => self
+                .at_fault(seed, 1)
+                .and_then(|of| self.signal(&of, seed, Signal::STOP, true)),
+            Fault::KillInit => self
+                .at_fault(seed, 1)
+                .and_then(|of| self.signal(&of, seed, Signal::KILL, false)),
             Fault::KillSpawner => {
                 self.serving.node.kill_spawner()?;
                 self.serving.node.start_spawner(PARKED)
@@ -186,23 +192,26 @@ impl Scene {
                 scene.serving.node.start_spawner(PARKED)?;
                 scene.start_agent()
             }),
-            Fault::FullDisk => self.blind(|scene| {
-                scene.disk.fill()?;
-                let killed = scene.signal(seed, Signal::KILL, true);
-                thread::sleep(FULL);
-                scene.disk.free()?;
-                killed
-            }),
+            Fault::FullDisk => {
+                // Nothing can be deployed then.
+                let of = self.at_fault(seed, 1)?;
+                self.blind(|scene| {
+                    scene.disk.fill()?;
+                    let killed = scene.signal(&of, seed, Signal::KILL, true);
+                    thread::sleep(FULL);
+                    scene.disk.free()?;
+                    killed
+                })
+            }
             Fault::Clock => step_clock(seed),
         }
     }
 
     /// A request that goes wrong, of any function.
     fn poison(&mut self, mut payload: Value, seed: &mut Seed) -> Result<()> {
-        let name = self.any(seed)?;
         payload["nonce"] = json!(format!("poison-{:016x}", seed.next()));
         // What goes wrong may do so again, in another sandbox.
-        self.at_fault(&name, OF_A_VERSION)?;
+        let name = self.at_fault(seed, OF_A_VERSION)?;
         let api = self.api();
         self.poisoned.push(thread::spawn(move || {
             // The connection goes where the agent is killed.
@@ -219,22 +228,20 @@ impl Scene {
         Ok(())
     }
 
-    fn any(&self, seed: &mut Seed) -> Result<String> {
-        let names: Vec<&String> = self.functions.keys().collect();
-        Ok((*seed.one_of(&names).context("no function")?).clone())
-    }
-
-    /// Signals a process of a sandbox of any function; where it has none, nobody.
-    fn signal(&mut self, seed: &mut Seed, signal: Signal, function: bool) -> Result<()> {
-        let name = self.any(seed)?;
-        self.at_fault(&name, 1)?;
-        let version = self.functions.get(&name).map(|deployed| deployed.versions);
+    /// Signals a process of a sandbox of a function; where it has none, nobody.
+    fn signal(
+        &mut self,
+        name: &str,
+        seed: &mut Seed,
+        signal: Signal,
+        function: bool,
+    ) -> Result<()> {
+        let version = self.functions.get(name).map(|deployed| deployed.versions);
         let all = self.api().get("/v1/sandboxes")?;
         let all = all.as_array().context("no list")?.iter();
         // What is older ends anyway.
         let current = |sandbox: &&Value| {
-            sandbox["function"] == name.as_str()
-                && sandbox["version"].as_u64() == version.map(u64::from)
+            sandbox["function"] == name && sandbox["version"].as_u64() == version.map(u64::from)
         };
         let (busy, idle): (Vec<&Value>, Vec<&Value>) = all
             .filter(current)
@@ -254,7 +261,7 @@ impl Scene {
         if signalled && signal == Signal::KILL {
             self.happened.killed.push(Killed {
                 sandbox: sandbox["id"].as_str().context("no id")?.to_owned(),
-                function: name,
+                function: name.to_owned(),
                 at: Instant::now(),
             });
         } else if signalled {
@@ -263,10 +270,12 @@ impl Scene {
         Ok(())
     }
 
-    /// It is at fault once more: a new version of it has a clean record.
-    fn at_fault(&mut self, name: &str, times: u32) -> Result<()> {
+    /// Chooses a function that is at fault once more: a new version of it has a clean record.
+    fn at_fault(&mut self, seed: &mut Seed, times: u32) -> Result<String> {
         let api = self.api();
-        let deployed = self.functions.get_mut(name).context("no such function")?;
+        let mut all: Vec<_> = self.functions.iter_mut().collect();
+        let index = usize::try_from(seed.below(all.len() as u64))?;
+        let (name, deployed) = all.swap_remove(index);
         deployed.faults += times;
         if deployed.faults > OF_A_VERSION {
             deployed.faults = times;
@@ -275,7 +284,7 @@ impl Scene {
             // What the agent was told before it was killed it does.
             api.deploy(name, &deployed.definition)?;
         }
-        Ok(())
+        Ok(name.clone())
     }
 
     /// Waits until every function answers.
@@ -312,7 +321,8 @@ impl Scene {
         let audit = self.serving.audit();
         self.agent.take().context("no agent")?.stop()?;
         wrong.extend(answers(requests, &self.happened));
-        wrong.extend(audit::wrong(&audit, requests, &self.happened)?);
+        let audited = audit::wrong(&audit, requests, &self.happened);
+        wrong.extend(audited.unwrap_or_else(|error| vec![format!("{error:#}")]));
         wrong.extend(self.acted.wrong(requests)?);
         Ok((wrong, name))
     }
