@@ -15,7 +15,7 @@ const CLIENTS: usize = 8;
 const EACH: usize = 12;
 const WORK: f64 = 0.25;
 /// How long an idle sandbox is kept, by its policy.
-const KEPT: &str = "fixed:6";
+const KEPT: &str = "fixed:25";
 
 /// What it has of sandboxes.
 fn counts(sandboxes: &[Value]) -> (usize, usize) {

@@ -7,7 +7,7 @@ mod crash_loop;
 mod leak;
 mod stage;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 
 use crate::node;
 use crate::whole::Whole;
@@ -50,7 +50,6 @@ fn told(narrator: &mut dyn Narrator, stop: &Stop) -> Result<String> {
     leak::act(&mut stage)?;
     crash_loop::act(&mut stage)?;
     burst::pool_shrinks(&mut stage)?;
-    let left = stage.end()?;
-    ensure!(left, "sandboxes are left");
+    stage.end()?;
     Ok(name)
 }

@@ -177,14 +177,13 @@ impl<'a> Stage<'a> {
     }
 
     /// Removes every function and ends agent and spawner.
-    pub(super) fn end(self) -> Result<bool> {
+    pub(super) fn end(self) -> Result<()> {
         let all = self.api().get("/v1/functions")?;
         for function in all.as_array().context("no list")? {
             self.api()
                 .remove(function["name"].as_str().context("no name")?)?;
         }
         self.serving.node.settled(&self.before)?;
-        self.agent.stop()?;
-        Ok(self.serving.node.remains()? == self.before)
+        self.agent.stop()
     }
 }
