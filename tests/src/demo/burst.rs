@@ -134,8 +134,11 @@ pub(super) fn pool_shrinks(stage: &mut Stage<'_>) -> Result<()> {
         thread::sleep(Duration::from_millis(50));
     }
     let idle = [("faas_name", NAME), ("why", "idle")];
-    let retired = stage.count("hearth_pool_retired_total", &idle)?;
-    ensure!(retired > 0, "none was retired as idle");
+    let mut retired = 0;
+    stage.until("they are counted as idle", || {
+        retired = stage.count("hearth_pool_retired_total", &idle)?;
+        Ok(retired > 0)
+    })?;
     stage.sees(format!(
         "{retired} were retired as idle; the one that `{NAME}` always has is left"
     ));

@@ -33,6 +33,7 @@ pub(crate) fn answers(requests: &[Request], happened: &Happened) -> Vec<String> 
             End::Failed(_) if happened.was_blind(request.began, request.began + request.took) => {}
             // Who is stopped has not ended; that it does not answer shows when its time is over.
             End::Failed(why) if request.idempotent && why.starts_with(TIMED_OUT) => hung += 1,
+            End::Late(_) if request.idempotent => hung += 1,
             End::Failed(why) | End::Unknown(why) | End::Late(why) => {
                 if request.idempotent {
                     wrong.push(format!(
