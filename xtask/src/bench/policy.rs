@@ -18,8 +18,8 @@ const PEERS: [&str; 2] = ["fixed:600", "hybrid"];
 /// By how much less, in cold starts and in memory.
 const LESS: f64 = 0.9;
 
-/// Traces of one kind, and what each policy did with each, in the order of the seeds.
-type Reports = BTreeMap<(Generator, usize), Vec<Report>>;
+/// What each policy did with the trace of each seed.
+type Reports = BTreeMap<usize, Vec<Report>>;
 
 /// A number of a report.
 type Value = fn(&Report) -> f64;
@@ -34,12 +34,12 @@ pub(crate) fn measure(seeds: usize, apps: Option<usize>, printer: &mut Printer) 
             policies.push(*policy);
         }
     }
-    let reports = simulate_all(&policies, seeds, apps)?;
     for generator in Generator::ALL {
+        let reports = simulate_all(generator, &policies, seeds, apps)?;
         let of = |policy: Choice| -> Result<Vec<&Report>> {
             let index = policies.iter().position(|one| *one == policy);
             let index = index.context("a policy that was not simulated")?;
-            let of_seed = |seed| reports.get(&(generator, seed))?.get(index);
+            let of_seed = |seed| reports.get(&seed)?.get(index);
             (0..seeds)
                 .map(|seed| of_seed(seed).context("a trace that was not simulated"))
                 .collect()
@@ -56,15 +56,20 @@ pub(crate) fn measure(seeds: usize, apps: Option<usize>, printer: &mut Printer) 
 }
 
 /// On all processors: which does which does not matter.
-fn simulate_all(policies: &[Choice], seeds: usize, apps: Option<usize>) -> Result<Reports> {
-    let traces: Vec<_> = Generator::ALL
-        .into_iter()
-        .flat_map(|generator| (0..seeds).map(move |seed| (generator, seed)))
-        .collect();
+fn simulate_all(
+    generator: Generator,
+    policies: &[Choice],
+    seeds: usize,
+    apps: Option<usize>,
+) -> Result<Reports> {
     let next = AtomicUsize::new(0);
     let reports = Mutex::new(Reports::new());
     let work = || -> Result<()> {
-        while let Some(&(generator, seed)) = traces.get(next.fetch_add(1, Ordering::Relaxed)) {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds {
+                return Ok(());
+            }
             let made_up = generator.with(seed as u64);
             let apps = apps.unwrap_or(made_up.apps / 2);
             let trace = Synthetic { apps, ..made_up }.trace()?;
@@ -76,9 +81,8 @@ fn simulate_all(policies: &[Choice], seeds: usize, apps: Option<usize>) -> Resul
             let mut reports = reports
                 .lock()
                 .map_err(|_| anyhow!("a simulation panicked"))?;
-            reports.insert((generator, seed), each);
+            reports.insert(seed, each);
         }
-        Ok(())
     };
     let threads = thread::available_parallelism().map_or(1, std::num::NonZero::get);
     thread::scope(|scope| {

@@ -35,12 +35,26 @@ pub fn plot(reports: &[Report], clairvoyant: &Clairvoyant, title: &str) -> Strin
     for (nth, (name, marks)) in families.iter().enumerate() {
         family(&mut text, nth, name, marks, &axes);
     }
+    for report in reports.iter().filter(|one| is_front(one, reports)) {
+        if let Some((x, y)) = axes.place((report.idle_memory_gib_s, report.cold_start_share)) {
+            ring(&mut text, (x, y));
+        }
+    }
     legend(&mut text, &families);
     text.push_str("</svg>\n");
     text
 }
 
-/// What policies of the same name did, by rising memory-time; ours, the default, goes last.
+/// Whether nothing has less of both.
+fn is_front(one: &Report, all: &[Report]) -> bool {
+    let (idle, cold) = (one.idle_memory_gib_s, one.cold_start_share);
+    !all.iter().any(|other| {
+        let (other_idle, other_cold) = (other.idle_memory_gib_s, other.cold_start_share);
+        other_idle <= idle && other_cold <= cold && (other_idle < idle || other_cold < cold)
+    })
+}
+
+/// What policies of the same name did, by rising memory-time.
 fn families(reports: &[Report]) -> Vec<(String, Vec<&Report>)> {
     let mut families: Vec<(String, Vec<&Report>)> = Vec::new();
     for report in reports {
@@ -242,12 +256,19 @@ fn mark(text: &mut String, nth: usize, (x, y): (f64, f64)) {
     );
 }
 
+fn ring(text: &mut String, (x, y): (f64, f64)) {
+    let _ = writeln!(
+        text,
+        "<circle class=\"ring\" cx=\"{x:.1}\" cy=\"{y:.1}\" r=\"11\"/>"
+    );
+}
+
 fn legend(text: &mut String, families: &[(String, Vec<&Report>)]) {
     let mut y = TOP + 8.0;
     for (nth, (name, marks)) in families.iter().enumerate() {
         mark(text, nth, (LEGEND, y - 4.0));
         let what = match (&**name, marks.len()) {
-            ("fixed", 2..) => ", by seconds",
+            ("fixed" | "adaptive", 2..) => ", by seconds",
             ("quantile", 2..) => ", by percent",
             (_, 2..) => ", by parameter",
             _ => "",
@@ -275,11 +296,15 @@ fn legend(text: &mut String, families: &[(String, Vec<&Report>)]) {
         LEGEND + 16.0,
         y + 17.0
     );
+    y += 43.0;
+    ring(text, (LEGEND, y - 4.0));
     let _ = writeln!(
         text,
-        "<text class=\"dim\" x=\"{:.1}\" y=\"{:.1}\">Lower left is better.</text>",
+        "<text x=\"{:.1}\" y=\"{y:.1}\">the front: none has less of both</text>\n\
+         <text class=\"dim\" x=\"{:.1}\" y=\"{:.1}\">Lower left is better.</text>",
+        LEGEND + 16.0,
         LEGEND - 8.0,
-        y + 50.0
+        y + 36.0
     );
 }
 
@@ -295,7 +320,7 @@ fn head(title: &str) -> String {
          .title{{font-size:17px;font-weight:600}}\n.dim{{font-size:12px;fill:#5a6675}}\n\
          .label{{font-size:11px}}\n.card{{fill:#fff;stroke:#d8dee6}}\n.grid{{stroke:#e6eaef}}\n\
          .bound{{fill:none;stroke:#5a6675;stroke-width:1.5;stroke-dasharray:5 4}}\n\
-         .line{{fill:none;stroke-width:1.5;opacity:.6}}\n"
+         .ring{{fill:none;stroke:#1b2430}}\n.line{{fill:none;stroke-width:1.5;opacity:.6}}\n"
     );
     for (nth, colour) in COLOURS.iter().enumerate() {
         let _ = writeln!(
@@ -306,7 +331,7 @@ fn head(title: &str) -> String {
     let _ = writeln!(
         text,
         "@media (prefers-color-scheme:dark){{\ntext{{fill:#e8ecf2}}\n.dim{{fill:#98a4b3}}\n\
-         .card{{fill:#12161c;stroke:#2c343f}}\n.grid{{stroke:#262d37}}\n.bound{{stroke:#98a4b3}}\n}}\n\
+         .card{{fill:#12161c;stroke:#2c343f}}\n.grid{{stroke:#262d37}}\n.bound{{stroke:#98a4b3}}\n.ring{{stroke:#e8ecf2}}\n}}\n\
          </style>\n<rect class=\"card\" x=\".5\" y=\".5\" width=\"{}\" height=\"{}\" rx=\"10\"/>\n\
          <text class=\"title\" x=\"28\" y=\"40\">{title}</text>",
         width - 1.0,
@@ -331,7 +356,12 @@ fn escaped(text: &str) -> String {
 }
 
 /// What is drawn of each family that has a parameter: how it changes with that.
-pub const CURVES: [&str; 9] = [
+pub const CURVES: [&str; 14] = [
+    "adaptive:150",
+    "adaptive:300",
+    "adaptive:600",
+    "adaptive:2400",
+    "adaptive:4800",
     "fixed:60",
     "fixed:120",
     "fixed:300",
@@ -347,4 +377,64 @@ pub const CURVES: [&str; 9] = [
 #[must_use]
 pub fn curves() -> Vec<Choice> {
     CURVES.iter().filter_map(|text| text.parse().ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Options, Synthetic, run};
+    use super::*;
+
+    fn reports() -> (Vec<Report>, Clairvoyant) {
+        let trace = Synthetic {
+            apps: 10,
+            ..super::super::Generator::Sparse.with(1)
+        };
+        let trace = trace.trace().expect("a trace");
+        let clairvoyant = Clairvoyant::of(&trace);
+        let run = |policy| run(&trace, &Options::new(policy), &clairvoyant, &mut |_| ());
+        let policies = Choice::ALL.into_iter().chain(curves());
+        (policies.map(run).collect(), clairvoyant)
+    }
+
+    #[test]
+    fn every_policy_has_its_mark_in_the_picture_and_a_title_is_no_markup() {
+        let (reports, clairvoyant) = reports();
+        let picture = plot(&reports, &clairvoyant, "a <script>");
+        assert!(!picture.contains("<script"), "{picture}");
+        for report in &reports {
+            let tip = format!("<title>{}: ", report.policy);
+            assert!(picture.contains(&tip), "{tip} is not in\n{picture}");
+        }
+        let rings = picture.matches("class=\"ring\"").count() - 1;
+        let front = reports.iter().filter(|one| is_front(one, &reports));
+        assert_eq!(rings, front.count());
+        assert!(rings > 0);
+        for name in ["cx=\"", " x=\""] {
+            for value in picture.split(name).skip(1) {
+                let value = value.split('"').next().expect("a value");
+                let value: f64 = value.parse().expect("a number");
+                assert!((0.0..=SIZE.0).contains(&value), "{value}");
+            }
+        }
+    }
+
+    #[test]
+    fn ticks_are_round_and_numbers_short() {
+        assert_eq!(ticks((3.0, 60.0)), [5.0, 10.0, 20.0, 50.0]);
+        for (value, text) in [
+            (0.0, "0"),
+            (0.05, "0.05"),
+            (2.5, "2.5"),
+            (20.0, "20"),
+            (5e3, "5k"),
+        ] {
+            assert_eq!(number(value), text);
+        }
+    }
+
+    #[test]
+    fn nothing_at_all_is_a_picture_too() {
+        let (_, clairvoyant) = reports();
+        assert!(plot(&[], &clairvoyant, "nothing").ends_with("</svg>\n"));
+    }
 }
