@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{invocations, routes};
+use super::{invocations, recording, routes};
 
 /// Deploy functions, invoke them, and see what they do. Served on a Unix socket, for its owner.
 #[derive(Debug, OpenApi)]
@@ -19,6 +19,7 @@ use super::{invocations, routes};
         routes::remove,
         routes::logs,
         routes::sandboxes,
+        recording::record,
         invocations::invoke,
         invocations::outcome,
         invocations::cold_start,

@@ -104,7 +104,11 @@ impl Scene {
     }
 
     fn definition(&self) -> Value {
-        json!({"root": [self.folder.path().join("shop")], "command": ["/bootstrap"]})
+        json!({
+            "root": [self.folder.path().join("shop")],
+            "command": ["/bootstrap"],
+            "policy": "fixed:600",
+        })
     }
 
     async fn connect(&self) -> hyper::client::conn::http1::SendRequest<Body> {
@@ -537,6 +541,13 @@ async fn no_more_sandboxes_than_allowed_are_at_work() {
         ];
         let answers = futures_util::future::join_all(both).await;
         assert!(!answers.iter().all(busy), "one of them was at work");
+        for answer in answers.iter().filter(|answer| busy(answer)) {
+            let told = answer.is_problem(Kind::Busy);
+            assert_eq!(
+                told["retry_after"].to_string(),
+                answer.header("retry-after")
+            );
+        }
         told = answers.iter().any(busy);
     }
 }
@@ -796,7 +807,7 @@ async fn every_path_of_the_document_is_served() {
             served += 1;
         }
     }
-    assert_eq!(served, 10);
+    assert_eq!(served, 11);
 }
 
 #[tokio::test]

@@ -385,7 +385,8 @@ impl Daemon {
     fn tell(&mut self, start: &ColdStart, export: &mut Export) -> io::Result<()> {
         if let (Some(functions), "claim") = (&self.functions, start.opener) {
             let document = serde_json::to_string(start)?;
-            functions.starts().saw(start.begin, document);
+            let took = start.ready.is_ready().then(|| start.total_ns.as_duration());
+            functions.saw(start.begin, took, document);
         }
         let begin = export.unix_ns(start.begin);
         let mut out = io::stdout().lock();

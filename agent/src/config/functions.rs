@@ -9,10 +9,17 @@ use serde::de::{DeserializeSeed, Error as _, MapAccess, Visitor};
 use serde::ser::SerializeMap as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Size;
 use crate::functions::Definition;
 
 /// Keys of `[functions]` that are no functions: but for `enabled` no function can be called so.
-const SETTINGS: &[&str] = &["enabled", "state_dir", "api_socket", "spawner_dir"];
+const SETTINGS: &[&str] = &[
+    "enabled",
+    "state_dir",
+    "api_socket",
+    "spawner_dir",
+    "memory_budget",
+];
 
 /// `[functions]`, and `[functions.NAME]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +32,9 @@ pub struct Functions {
     pub api_socket: PathBuf,
     /// Directory of the spawner's sockets.
     pub spawner_dir: PathBuf,
+    /// Memory that all sandboxes may have together; four fifths of what the node has where nothing is
+    /// said.
+    pub memory_budget: Option<Size>,
     /// Deployed at each start.
     pub named: BTreeMap<FunctionName, Definition>,
 }
@@ -36,6 +46,7 @@ impl Default for Functions {
             state_dir: "/var/lib/hearth/functions".into(),
             api_socket: "/run/hearth/api.sock".into(),
             spawner_dir: "/run/hearth".into(),
+            memory_budget: None,
             named: BTreeMap::new(),
         }
     }
@@ -58,6 +69,9 @@ impl Serialize for Functions {
         map.serialize_entry("state_dir", &self.state_dir)?;
         map.serialize_entry("api_socket", &self.api_socket)?;
         map.serialize_entry("spawner_dir", &self.spawner_dir)?;
+        if let Some(memory) = self.memory_budget {
+            map.serialize_entry("memory_budget", &memory)?;
+        }
         for (name, definition) in &self.named {
             map.serialize_entry(name, &definition.masked())?;
         }
@@ -84,6 +98,9 @@ impl<'de> Deserialize<'de> for Functions {
                         Named::Setting("enabled") => functions.enabled = Some(map.next_value()?),
                         Named::Setting("state_dir") => functions.state_dir = path(&mut map)?,
                         Named::Setting("api_socket") => functions.api_socket = path(&mut map)?,
+                        Named::Setting("memory_budget") => {
+                            functions.memory_budget = Some(map.next_value()?);
+                        }
                         Named::Setting(_) => functions.spawner_dir = path(&mut map)?,
                         Named::Function(name) => {
                             let definition: Checked = map.next_value()?;

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::problem::Problem;
+use super::schedule::{self, Window};
 use super::source::{Source, is_plain};
 use crate::config::{Period, Size};
 use crate::heal::Mode;
@@ -91,6 +92,9 @@ pub struct Definition {
     /// Who says how many sandboxes there are between `min_instances` and `max_instances`.
     #[schema(value_type = String, example = "fixed:600")]
     pub policy: Choice,
+    /// Times in which more of them are kept.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub schedule: Vec<Window>,
     /// A payload that each sandbox is given before it counts as ready: what it answers is dropped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warm_up: Option<String>,
@@ -155,6 +159,7 @@ impl Default for Definition {
             reserved_instances: 0,
             queue: 100,
             policy: Choice::default(),
+            schedule: Vec::new(),
             warm_up: None,
             heal: Mode::default(),
             memory_max: None,
@@ -385,6 +390,7 @@ impl Definition {
             let detail = "too many requests to keep in memory";
             return Err(Problem::field("queue", self.queue, detail, remedy));
         }
+        schedule::check(&self.schedule, self.max_instances)?;
         match &self.warm_up {
             Some(payload) if payload.len() > MAX_WARM_UP => Err(Problem::field(
                 "warm_up",

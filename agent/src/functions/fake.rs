@@ -36,6 +36,10 @@ struct Inner {
     made: u32,
     ended: Vec<SandboxId>,
     collapsed: Vec<SandboxId>,
+    /// Whoever is told to hold does.
+    holds: bool,
+    /// What each of them weighs.
+    weight: Option<u64>,
 }
 
 struct Alive {
@@ -58,6 +62,16 @@ impl Fake {
     /// The next few claims are refused for now.
     pub(crate) fn refuse(&self, refusals: u32) {
         self.inner().refusals = refusals;
+    }
+
+    /// Whoever is told to hold does, or lets go.
+    pub(crate) fn hold(&self, holds: bool) {
+        self.inner().holds = holds;
+    }
+
+    /// Each of them weighs so much.
+    pub(crate) fn weigh_each(&self, bytes: u64) {
+        self.inner().weight = Some(bytes);
     }
 
     /// Those whose memory was to be gathered.
@@ -214,6 +228,10 @@ impl Node for Fake {
         self.inner().collapsed.push(sandbox);
         Ok(Collapsed::default())
     }
+
+    fn weigh(&self, _: &str) -> Option<u64> {
+        self.inner().weight
+    }
 }
 
 pub(crate) struct FakeSandbox {
@@ -296,6 +314,17 @@ impl Sandbox for FakeSandbox {
                     0 => failed(fault::TIMED_OUT, b""),
                     _ => failed(fault::CANCELLED, b""),
                 }
+            }
+            b"\"hold\"" => {
+                // Until somebody lets go.
+                let short = Timespec::try_from(Duration::from_millis(1)).expect("a time");
+                while self.node.inner().holds {
+                    let mut cancelled = [PollFd::new(cancel, PollFlags::IN)];
+                    if poll(&mut cancelled, Some(&short)).expect("poll") > 0 {
+                        return failed(fault::CANCELLED, b"");
+                    }
+                }
+                Ok(Outcome::Answered(b"\"held\"".to_vec()))
             }
             b"\"fail\"" => failed(
                 "My.Error",

@@ -9,6 +9,7 @@ use hearth_runtime::sandbox::backend::Told;
 use tokio::sync::watch;
 
 use super::logs::{Logs, Output};
+use super::schedule::Said;
 use super::store::Deployed;
 use super::tally::Tally;
 
@@ -19,6 +20,8 @@ const MAX_REFUSED: usize = 512;
 pub(super) struct Function {
     pub(super) logs: Logs,
     state: Mutex<State>,
+    /// What its schedule said last.
+    pub(super) said: Mutex<Option<Said>>,
     /// Counts the instances that are gone; for who waits until all are.
     pub(super) changed: watch::Sender<u64>,
 }
@@ -63,6 +66,7 @@ impl Function {
                 last_failure: None,
                 is_removed: false,
             }),
+            said: Mutex::default(),
             changed: watch::Sender::new(0),
         }
     }

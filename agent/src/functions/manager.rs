@@ -17,7 +17,7 @@ use super::function::Function;
 use super::invocation::{Ending, Invoked, Known, Outcomes};
 use super::job::{Job, Worked};
 use super::node::{Ends, Node};
-use super::pool::{Live, Pools, Unserved};
+use super::pool::{Live, Pools, Recording, Unserved};
 use super::problem::{Kind, Problem};
 use super::refused::refused;
 use super::starts::{Starts, Watcher};
@@ -327,6 +327,26 @@ impl Manager {
         self.0.pools.state()
     }
 
+    /// Memory that all sandboxes may have together, in bytes; four fifths of what the node has where
+    /// nothing is said.
+    pub fn set_memory(&self, bytes: Option<u64>) {
+        self.0.pools.set_memory(bytes);
+    }
+
+    /// Records what the pools are told and what they want done, from now on.
+    pub fn record(&self) -> Result<Recording, Problem> {
+        self.0.pools.record()
+    }
+
+    /// A start was seen: the claim at that time began it, it took so long until the function was
+    /// ready, if it ever was, and `document` is all of it as JSON.
+    pub fn saw(&self, claimed: Boottime, took: Option<Duration>, document: String) {
+        if let Some(took) = took {
+            self.0.pools.saw(claimed, took);
+        }
+        self.0.starts.saw(claimed, document);
+    }
+
     /// How functions started, for who sees it and who asks.
     #[must_use]
     pub fn starts(&self) -> &Starts {
@@ -393,6 +413,10 @@ impl Shared {
         if let Some(healer) = self.pools.healer() {
             healer.tick(Boottime::now());
         }
+        self.pools.look_at_schedules();
+        self.pools.look_at_memory();
+        self.pools.weigh_idle();
+        self.pools.give_up_measuring();
         lock(&self.outcomes).forget(Instant::now());
     }
 }

@@ -6,6 +6,7 @@
 //!   [`node`].
 //! - [`invocation`]: what became of a request; [`logs`]: what functions wrote.
 //! - [`starts`]: how functions started, as somebody else saw it.
+//! - [`schedule`]: when they are to be warm, whatever was asked before.
 //! - [`problem`]: what is wrong with what was asked for.
 
 mod adopt;
@@ -23,14 +24,17 @@ pub mod node;
 mod pool;
 pub mod problem;
 mod refused;
+pub mod schedule;
 pub mod source;
 pub mod starts;
 pub mod store;
 mod tally;
 pub mod view;
+mod weight;
 mod workers;
 
 pub use definition::Definition;
 pub use manager::Manager;
+pub use pool::Recording;
 pub use problem::{Kind, Problem};
 pub use source::Source;

@@ -13,6 +13,7 @@ use hearth_runtime::sandbox::process::Processes;
 use hearth_runtime::sandbox::spawner::{Spawner, SpawnerError};
 
 use super::manager::lock;
+use super::weight;
 
 /// Makes sandboxes, and knows those that are there.
 pub trait Node: Backend {
@@ -21,6 +22,11 @@ pub trait Node: Backend {
 
     /// Gathers the memory of one into huge pages; when this returns that is done.
     fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError>;
+
+    /// Memory that goes with one, in bytes, by its cgroup in the hierarchy that carries memory:
+    /// that of its processes, what it wrote, and what the kernel keeps for it. Page cache of its
+    /// layers stays for the next one.
+    fn weigh(&self, cgroup: &str) -> Option<u64>;
 }
 
 impl Node for Processes {
@@ -32,6 +38,10 @@ impl Node for Processes {
 
     fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {
         self.ask(|spawner| spawner.collapse(sandbox))
+    }
+
+    fn weigh(&self, cgroup: &str) -> Option<u64> {
+        weight::of(cgroup)
     }
 }
 
@@ -103,5 +113,9 @@ impl Node for Ends {
 
     fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {
         self.node.collapse(sandbox)
+    }
+
+    fn weigh(&self, cgroup: &str) -> Option<u64> {
+        self.node.weigh(cgroup)
     }
 }

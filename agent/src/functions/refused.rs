@@ -26,7 +26,7 @@ pub(super) fn refused(function: &Function, refusal: Refusal) -> Problem {
         Reason::Memory => Problem::new(
             Kind::NoMemory,
             "the node has no memory for another sandbox of it, and none became free in time",
-            "try again later, lower what functions keep, or raise functions.memory",
+            "try again later, lower what functions keep, or raise functions.memory_budget",
         ),
         Reason::NotStarted { .. } => Problem::new(
             Kind::NoSandbox,

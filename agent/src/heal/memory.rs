@@ -13,7 +13,7 @@ pub struct NodeMemory {
 
 impl NodeMemory {
     /// As it is now; none where the kernel does not say.
-    pub(super) fn now() -> Option<Self> {
+    pub(crate) fn now() -> Option<Self> {
         Self::read(&fs::read_to_string("/proc/meminfo").ok()?)
     }
 

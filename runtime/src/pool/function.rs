@@ -227,6 +227,8 @@ impl Pool {
     }
 
     pub(super) fn found(&mut self, now: Moment, clock: Clock, instance: Instance, busy: bool) {
+        // Somebody asked for it, not long ago: else it would have been retired.
+        self.policy.arrived(now);
         if busy {
             self.busy.insert(instance);
         } else {

@@ -4,6 +4,7 @@ mod client;
 mod deploy;
 mod invoke;
 mod logs;
+mod record;
 mod show;
 mod steps;
 #[cfg(test)]
@@ -90,6 +91,8 @@ enum Action {
     Invoke(invoke::Invoke),
     /// Print what a function wrote lately: the last MiB since `hearth run` began.
     Logs(logs::Logs),
+    /// Record what the pools are told and what they decide, for `hearth simulate --trace`.
+    Record(record::Record),
     /// Remove a function, with its versions and sandboxes. What it is at work on is cancelled.
     Rm {
         /// Its name.
@@ -142,6 +145,7 @@ impl Action {
             }
             Self::Invoke(invoke) => return invoke.act(client, &terminal).await,
             Self::Logs(logs) => logs.act(client, &terminal).await?,
+            Self::Record(record) => record.act(client).await?,
             Self::Rm { name } => {
                 let path = format!("/v1/functions/{name}");
                 let removing = client.send(Method::DELETE, &path, &[], Vec::new());

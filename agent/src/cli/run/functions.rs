@@ -145,9 +145,11 @@ impl Functions {
         }
         let (tell, healings) = healings();
         let healer = healer(config, tell)?;
+        let manager = Manager::new(store, Arc::new(node), watcher).healed_by(healer);
+        manager.set_memory(settings.memory_budget.map(|size| size.0));
         Ok(Some(Self {
             listener,
-            manager: Manager::new(store, Arc::new(node), watcher).healed_by(healer),
+            manager,
             healings: Some(healings),
             starting,
             named: settings.named.clone(),

@@ -32,6 +32,7 @@ pub(in super::super) struct Live {
     limit: OnceLock<u64>,
     /// That it has ended was seen.
     is_over: AtomicBool,
+    is_unweighed: AtomicBool,
 }
 
 /// What is told of a sandbox.
@@ -156,6 +157,7 @@ impl Live {
             birth: Mutex::default(),
             limit: OnceLock::new(),
             is_over: AtomicBool::new(false),
+            is_unweighed: AtomicBool::new(true),
         }
     }
 
@@ -171,6 +173,7 @@ impl Live {
             birth: Mutex::default(),
             limit: OnceLock::new(),
             is_over: AtomicBool::new(false),
+            is_unweighed: AtomicBool::new(true),
         }
     }
 
@@ -210,6 +213,16 @@ impl Live {
     pub(super) fn is_up(&self, sandbox: Box<dyn Sandbox>, birth: Birth) {
         *self.sandbox() = Some(sandbox);
         *lock(&self.birth) = Some(birth);
+    }
+
+    /// It did something that may have changed what it weighs.
+    pub(super) fn is_to_be_weighed(&self) {
+        self.is_unweighed.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether it is to be weighed, told once.
+    pub(super) fn is_unweighed(&self) -> bool {
+        self.is_unweighed.swap(false, Ordering::Relaxed)
     }
 
     /// How it came up, told once.

@@ -2,8 +2,9 @@
 //! is done.
 //!
 //! - [`live`]: one instance; [`lease`]: one that is at work on a request.
-//! - [`start`]: how one comes up; [`ended`]: how one ends, whatever the reason; [`heal`]: what is
-//!   done about that.
+//! - [`start`]: how one comes up, [`measure`]: and how long that took; [`memory`]: what one has;
+//!   [`ended`]: how one ends, whatever the reason; [`heal`]: what is done about that.
+//! - [`record`]: what happened, to be decided once more.
 //!
 //! The lock is held while the fleet decides, and for nothing that waits: what is to be done is done
 //! after it. So inputs are in the order of their moments, and the same ones give the same actions
@@ -13,7 +14,12 @@ mod ended;
 mod heal;
 mod lease;
 mod live;
+mod measure;
+mod memory;
+mod record;
 mod start;
+#[cfg(test)]
+mod tests;
 mod told;
 
 use std::collections::{BTreeMap, HashMap};
@@ -32,6 +38,7 @@ use super::clock::Clock;
 use super::function::Function;
 use super::manager::lock;
 use super::node::Ends;
+use super::schedule::Said;
 use super::starts::Watcher;
 use super::store::Deployed;
 use super::tally::function_of;
@@ -42,6 +49,10 @@ pub(super) use heal::why_not;
 pub(super) use lease::{Lease, Unserved};
 use live::Doing;
 pub(super) use live::{About, Found, Live};
+use measure::Measuring;
+use memory::Budget;
+use record::Recorder;
+pub use record::Recording;
 
 /// Instances that start at once.
 const STARTS: usize = 32;
@@ -57,6 +68,8 @@ pub(super) struct Pools {
     starting: Workers,
     ending: Workers,
     inner: Mutex<Inner>,
+    budget: Mutex<Budget>,
+    measuring: Mutex<Measuring>,
     /// The fleet wants to be asked earlier than it said last.
     sooner: Notify,
 }
@@ -73,6 +86,7 @@ struct Inner {
     tickets: u64,
     /// Who has not come up, while the fleet is told of it.
     failed: Option<Arc<Failure>>,
+    recorder: Option<Recorder>,
     /// When the fleet wants to be asked, as who looks after it knows.
     next: Option<Moment>,
 }
@@ -132,6 +146,8 @@ impl Pools {
             starting: Workers::new("hearth-start", STARTS),
             ending: Workers::new("hearth-end", ENDS),
             inner: Mutex::default(),
+            budget: Mutex::default(),
+            measuring: Mutex::default(),
             sooner: Notify::new(),
         })
     }
@@ -219,11 +235,7 @@ impl Pools {
 
     /// A function is there whose instances are looked for: none is started yet.
     pub(super) fn expect(self: &Arc<Self>, function: &Arc<Function>, renew: bool) {
-        self.deploy_with(function, renew, |deployed| Settings {
-            min: 0,
-            reserved: 0,
-            ..settings(deployed)
-        });
+        self.deploy_with(function, renew, |deployed| expected(&settings(deployed)));
     }
 
     fn deploy_with(
@@ -251,10 +263,37 @@ impl Pools {
         self.weigh(function);
     }
 
+    /// Tells what the schedules say by now.
+    pub(super) fn look_at_schedules(self: &Arc<Self>) {
+        let functions: Vec<_> = lock(&self.inner).functions.values().cloned().collect();
+        let now = self.clock.wall();
+        for function in functions {
+            let deployed = Arc::clone(&function.state().deployed);
+            let windows = &deployed.definition.schedule;
+            let mut known = lock(&function.said);
+            if windows.is_empty() && known.is_none() {
+                continue;
+            }
+            let said = Said::now(*known, deployed.version, windows, now);
+            let before = known.replace(said).map_or(0, |said| said.instances);
+            drop(known);
+            if said.instances != before {
+                self.tell(|_, _, _| {
+                    Some(Input::Scheduled {
+                        function: deployed.name.clone(),
+                        instances: said.instances,
+                    })
+                });
+            }
+        }
+    }
+
     /// A function is gone, and so are its instances soon.
     pub(super) fn remove(self: &Arc<Self>, name: &FunctionName) {
         let todo = self.decide(|inner, _, _| {
-            inner.functions.remove(name);
+            if let Some(function) = inner.functions.remove(name) {
+                *lock(&function.said) = None;
+            }
             Some(Input::Remove {
                 function: name.clone(),
             })
@@ -340,6 +379,7 @@ impl Pools {
                 return None;
             }
             entry.doing = Doing::Idle;
+            live.is_to_be_weighed();
             Some(input(live.deployed.name.clone(), live.instance))
         });
     }
@@ -408,7 +448,14 @@ impl Pools {
 
 impl Inner {
     fn apply(&mut self, now: Moment, input: Input, todo: &mut Todo) {
-        for action in self.fleet.apply(now, input) {
+        let recorded = self.recorder.is_some().then(|| input.clone());
+        let actions = self.fleet.apply(now, input);
+        if let (Some(recorder), Some(input)) = (&self.recorder, recorded)
+            && !recorder.take(now, input, &actions)
+        {
+            self.recorder = None;
+        }
+        for action in actions {
             if let Some(function) = self.functions.get(function_of(&action)) {
                 function.state().tally.decided(&action);
             }
@@ -475,6 +522,15 @@ impl Inner {
                 }
             }
         }
+    }
+}
+
+/// The same where nothing is started yet.
+fn expected(settings: &Settings) -> Settings {
+    Settings {
+        min: 0,
+        reserved: 0,
+        ..settings.clone()
     }
 }
 

@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(25);
 /// One that came up.
 struct Up {
     sandbox: Box<dyn Sandbox>,
+    /// When it was claimed.
+    claimed: Boottime,
     /// From the claim until it was ready.
     took: Duration,
 }
@@ -54,7 +56,11 @@ impl Pools {
         self.is_starting(live);
         let mut birth = Birth::new();
         match self.bring_up(live, &mut birth) {
-            Ok(Up { sandbox, took }) => {
+            Ok(Up {
+                sandbox,
+                claimed,
+                took,
+            }) => {
                 let about = birth.clone();
                 live.is_up(sandbox, birth);
                 self.is_idle(live, |function, instance| Input::Started {
@@ -63,13 +69,7 @@ impl Pools {
                 });
                 live.function.state().tally.started(took);
                 self.came_up(live, Some(&about));
-                let function = live.deployed.name.clone();
-                self.tell(|_, _, _| {
-                    Some(Input::Measured {
-                        function,
-                        start: took,
-                    })
-                });
+                self.timed(live.deployed.name.clone(), claimed, took);
             }
             Err(fallen) => self.has_fallen(live, birth, *fallen, began),
         }
@@ -172,7 +172,11 @@ impl Pools {
             self.collapse(claimed.sandbox);
         }
         let took = ready.since(at).as_duration();
-        Ok(Up { sandbox, took })
+        Ok(Up {
+            sandbox,
+            claimed: at,
+            took,
+        })
     }
 
     fn fell(&self, live: &Live, error: SandboxError) -> Box<Fallen> {
