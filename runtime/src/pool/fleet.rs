@@ -257,7 +257,7 @@ impl Fleet {
                 break;
             };
             if !fits {
-                pool.denied(self.now);
+                pool.denied(self.now, nth < wanted.must);
                 break;
             }
             self.number = instance.0;

@@ -31,8 +31,10 @@ pub struct Pool {
     back_off: BackOff,
     /// So many there are to be again, as some have ended.
     restore: u32,
-    /// There was no memory: until when nothing is tried.
+    /// There was no memory: until when nothing is started,
     denied: Option<Moment>,
+    /// and nothing that nobody waits for.
+    spared: Option<Moment>,
     starts: Starts,
     weight: u64,
     /// Since it last had no instance.
@@ -110,6 +112,7 @@ impl Pool {
             back_off: BackOff::default(),
             restore: 0,
             denied: None,
+            spared: None,
             starts: Starts::default(),
             weight: settings.memory_bytes,
             uses: 0,
@@ -211,11 +214,23 @@ impl Pool {
         out: &mut Vec<Action>,
     ) {
         self.policy.arrived(now);
-        if self.ready.is_empty() && self.waiting.len() >= self.settings.queue as usize {
+        if self.ready.is_empty() && count(self.waiting.len()) >= self.places(now) {
             let soon = self.turn();
             return self.refuse(ticket, Reason::Full, soon, out);
         }
         self.waiting.push_back(Waiting { ticket, deadline });
+    }
+
+    /// How many may wait: who an instance starts for, or can, is not in the queue.
+    fn places(&self, now: Moment) -> u32 {
+        let is_stuck = self.denied.is_some() || !self.back_off.left(now).is_zero();
+        let room = if is_stuck {
+            0
+        } else {
+            self.settings.max.saturating_sub(self.instances())
+        };
+        let coming = count(self.starting.len()).saturating_add(room);
+        self.settings.queue.saturating_add(coming)
     }
 
     pub(super) fn again(&mut self, ticket: Ticket, deadline: Moment) {
@@ -392,12 +407,12 @@ impl Pool {
         } else {
             self.target.saturating_sub(current + must).min(room - must)
         };
-        let wanted = match self.denied {
-            Some(until) if now < until => Wanted::default(),
-            _ => {
-                self.denied = None;
-                Wanted { must, may }
-            }
+        self.denied = self.denied.filter(|until| now < *until);
+        self.spared = self.spared.filter(|until| now < *until);
+        let wanted = match (self.denied, self.spared) {
+            (Some(_), _) => Wanted::default(),
+            (None, Some(_)) => Wanted { must, may: 0 },
+            (None, None) => Wanted { must, may },
         };
         let leaves = self
             .ready
@@ -406,7 +421,7 @@ impl Pool {
             .map(|oldest| oldest.since.after(plan.keep_alive));
         let late = self.waiting.iter().map(|waiting| waiting.deadline).min();
         let tried = held.then(|| now.after(self.back_off.left(now)));
-        self.next = [leaves, late, tried, self.denied, plan.again]
+        self.next = [leaves, late, tried, self.denied, self.spared, plan.again]
             .into_iter()
             .flatten()
             .min()
@@ -424,10 +439,15 @@ impl Pool {
         });
     }
 
-    /// There is no memory for one.
-    pub(super) fn denied(&mut self, now: Moment) {
+    /// There is no memory for one; `must` says whether one is needed. Where it is not, who comes
+    /// next is tried for at once, as others may go for that.
+    pub(super) fn denied(&mut self, now: Moment, must: bool) {
         let again = now.after(MEMORY_AGAIN);
-        self.denied = Some(again);
+        *(if must {
+            &mut self.denied
+        } else {
+            &mut self.spared
+        }) = Some(again);
         self.next = Some(self.next.map_or(again, |next| next.min(again)));
     }
 

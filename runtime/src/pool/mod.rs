@@ -17,6 +17,8 @@ mod greedy_dual;
 mod input;
 mod moment;
 pub mod policy;
+#[cfg(test)]
+mod properties;
 mod settings;
 pub mod simulate;
 mod starts;

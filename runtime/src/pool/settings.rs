@@ -15,7 +15,7 @@ pub struct Settings {
     /// Instances that wait for work beside those that are at work, as far as `max` allows; they are
     /// not evicted.
     pub reserved: u32,
-    /// Requests that wait at most.
+    /// Requests that wait at most, beside those that an instance starts for.
     pub queue: u32,
     /// Whether requests wait, too, while a function that keeps failing is left alone. Else each of
     /// them is an attempt.

@@ -14,7 +14,7 @@ const COOL_DOWN: Duration = Duration::from_mins(5);
 const KEEP_ALIVE: Duration = Duration::from_mins(10);
 /// What of cold starts and idle memory is less than with each of the others: `cargo xtask bench
 /// policy`.
-const PRICE: Duration = Duration::from_mins(20);
+const PRICE: Duration = Duration::from_mins(15);
 /// 99 percent, in hundredths.
 const LEVEL: u16 = 9900;
 
@@ -70,7 +70,7 @@ impl Default for Choice {
 /// No policy is called so.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "policy `{0}`: there is `adaptive:SECONDS` (such as adaptive:1200), `fixed:SECONDS` (such as fixed:600), `quantile:PERCENT` (of 50 to \
+    "policy `{0}`: there is `adaptive:SECONDS` (such as adaptive:900), `fixed:SECONDS` (such as fixed:600), `quantile:PERCENT` (of 50 to \
      99.99, such as quantile:99), `hybrid` and `concurrency`"
 )]
 pub struct UnknownPolicy(String);

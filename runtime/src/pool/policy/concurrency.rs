@@ -14,11 +14,14 @@
 use std::time::Duration;
 
 use super::super::Moment;
+use super::damped::Steady;
 use super::{Plan, Policy, Seen};
 
 const BUCKET: Duration = Duration::from_secs(1);
 const STABLE: u32 = 60;
 const PANIC: u32 = 6;
+/// Seconds that are counted: those of the stable window, and the one that is not over.
+const SECONDS: usize = STABLE as usize + 1;
 /// What of an instance is to be used.
 const UTILISATION: f64 = 0.7;
 /// Panic begins where it wants so many times what is there.
@@ -30,6 +33,8 @@ const LOOK: Duration = Duration::from_secs(2);
 #[derive(Clone, Debug, Default)]
 pub struct Concurrency {
     demand: Averages,
+    stable: Steady,
+    urgent: Steady,
     /// Since when, and how many it holds.
     panic: Option<(Moment, u32)>,
 }
@@ -43,8 +48,8 @@ impl Policy for Concurrency {
 
     fn plan(&mut self, seen: Seen) -> Plan {
         self.demand.turn(seen.now, seen.demand);
-        let stable = desired(self.demand.average(STABLE));
-        let panic = desired(self.demand.average(PANIC));
+        let stable = self.stable.set(self.demand.average(STABLE) / UTILISATION);
+        let panic = self.urgent.set(self.demand.average(PANIC) / UTILISATION);
         let there = (seen.busy + seen.ready).max(1);
         let held = self.panic.map_or(0, |(_, held)| held);
         if panic >= THRESHOLD * there {
@@ -69,20 +74,11 @@ impl Policy for Concurrency {
     }
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a cast of a float saturates"
-)]
-fn desired(average: f64) -> u32 {
-    (average / UTILISATION).ceil() as u32
-}
-
 /// The demand, second by second.
 #[derive(Clone, Debug)]
 struct Averages {
     /// Demand times microseconds: whole numbers, so that nothing is left when all is gone.
-    buckets: [u64; STABLE as usize],
+    buckets: [u64; SECONDS],
     sum: u64,
     /// The second that the current bucket is of.
     current: u64,
@@ -94,7 +90,7 @@ struct Averages {
 impl Default for Averages {
     fn default() -> Self {
         Self {
-            buckets: [0; STABLE as usize],
+            buckets: [0; SECONDS],
             sum: 0,
             current: 0,
             first: None,
@@ -116,9 +112,9 @@ impl Averages {
         }
         let second = now.0.as_secs();
         // What is too long ago to be seen from now on.
-        if second - self.current >= STABLE.into() {
-            (self.buckets, self.sum) = ([0; STABLE as usize], 0);
-            self.current = second + 1 - u64::from(STABLE);
+        if second - self.current >= SECONDS as u64 {
+            (self.buckets, self.sum) = ([0; SECONDS], 0);
+            self.current = (second + 1).saturating_sub(SECONDS as u64);
             self.last = self.last.max(Moment(Duration::from_secs(self.current)));
         }
         while self.current < second {
@@ -150,7 +146,7 @@ impl Averages {
     )]
     fn average(&self, seconds: u32) -> f64 {
         let Some(first) = self.first else { return 0.0 };
-        let oldest = (self.current + 1).saturating_sub(seconds.into());
+        let oldest = self.current.saturating_sub(seconds.into());
         let begin = Moment(Duration::from_secs(oldest));
         let time = self.last.since(first.max(begin)).as_micros();
         if time == 0 {
@@ -167,9 +163,9 @@ impl Averages {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "it is below STABLE")]
+#[expect(clippy::cast_possible_truncation, reason = "it is below SECONDS")]
 const fn slot(second: u64) -> usize {
-    (second % STABLE as u64) as usize
+    (second % SECONDS as u64) as usize
 }
 
 #[cfg(test)]

@@ -66,9 +66,47 @@ impl<P: Policy> Policy for Damped<P> {
     }
 }
 
+/// How much less than one instance less has to be needed before there is one less.
+const SLACK: f64 = 0.5;
+
+/// The whole number of instances for an estimate, which wavers a little while the load does not: up
+/// where the estimate is above, down where it is well below.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Steady(u32);
+
+impl Steady {
+    pub(super) const fn get(self) -> u32 {
+        self.0
+    }
+
+    pub(super) fn set(&mut self, needed: f64) -> u32 {
+        let held = f64::from(self.0);
+        if needed > held || needed < held - 1.0 - SLACK || needed <= 0.0 {
+            self.0 = whole(needed.ceil());
+        }
+        self.0
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a cast of a float saturates"
+)]
+const fn whole(number: f64) -> u32 {
+    number as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_estimate_that_wavers_is_one_number() {
+        let mut steady = Steady::default();
+        let said = [2.9, 3.1, 2.9, 2.6, 2.4, 3.0, 0.2, 0.0].map(|needed| steady.set(needed));
+        assert_eq!(said, [3, 4, 4, 4, 3, 3, 1, 0]);
+    }
 
     struct Says(u32);
 

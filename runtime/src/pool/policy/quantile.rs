@@ -11,12 +11,13 @@
 //!
 //! covers it with the probability whose normal quantile is z. L is the 95th percentile of the starts
 //! that were measured. These stand beside those that are at work, lambda S by Little's law with S
-//! the mean time at work: the target is ceil(lambda S) + N.
+//! the mean time at work: the target is both together, rounded up once.
 
 use std::time::Duration;
 
 use super::super::Moment;
 use super::super::starts::Starts;
+use super::damped::Steady;
 use super::{Plan, Policy, Seen};
 
 /// Arrivals are counted in stretches of this length,
@@ -39,7 +40,7 @@ pub struct Quantile {
     /// Mean time at work, over the last few, in seconds.
     work: f64,
     /// Of the stretch and the starts that it was told from.
-    floor: u32,
+    floor: Steady,
     is_stale: bool,
 }
 
@@ -54,7 +55,7 @@ impl Quantile {
             first: None,
             starts: Starts::default(),
             work: 0.0,
-            floor: 0,
+            floor: Steady::default(),
             is_stale: false,
         }
     }
@@ -75,8 +76,8 @@ impl Quantile {
 
     /// Of the stretches that are over; of the current one only where there is no other, as a part of
     /// one says little.
-    fn tell(&self) -> u32 {
-        let Some(first) = self.first else { return 0 };
+    fn tell(&self) -> f64 {
+        let Some(first) = self.first else { return 0.0 };
         let oldest = (first.0.as_secs() / STRETCH.as_secs())
             .max(self.current.saturating_sub(STRETCHES as u64 - 1));
         let over = self.current - oldest;
@@ -90,14 +91,14 @@ impl Quantile {
         }
         if sum == 0.0 {
             // What came just now is all that is known.
-            return u32::from(self.counts[slot(self.current)] > 0);
+            return f64::from(self.counts[slot(self.current)].min(1));
         }
         let mean = sum / n;
         let dispersion = (squares / n - mean * mean).max(0.0) / mean;
         let rate = mean / STRETCH.as_secs_f64();
         let awaited = rate * self.starts.p95().as_secs_f64();
-        let spare = (awaited + self.z * (dispersion * awaited).sqrt()).ceil();
-        whole((rate * self.work).ceil() + spare)
+        let spare = awaited + self.z * (dispersion * awaited).sqrt();
+        rate * self.work + spare
     }
 }
 
@@ -130,13 +131,14 @@ impl Policy for Quantile {
         self.turn(seen.now);
         if self.is_stale {
             self.is_stale = false;
-            self.floor = self.tell();
+            let needed = self.tell();
+            self.floor.set(needed);
         }
         let next = Moment(Duration::from_secs((self.current + 1) * STRETCH.as_secs()));
         Plan {
-            target: self.floor,
+            target: self.floor.get(),
             keep_alive: KEEP_ALIVE,
-            again: (self.floor > 0).then_some(next),
+            again: (self.floor.get() > 0).then_some(next),
         }
     }
 }
@@ -144,15 +146,6 @@ impl Policy for Quantile {
 #[expect(clippy::cast_possible_truncation, reason = "it is below STRETCHES")]
 const fn slot(stretch: u64) -> usize {
     (stretch % STRETCHES as u64) as usize
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "a cast of a float saturates"
-)]
-const fn whole(number: f64) -> u32 {
-    number as u32
 }
 
 /// What a normal variable is below with probability `p`, of 0.5 or more: Abramowitz and Stegun's

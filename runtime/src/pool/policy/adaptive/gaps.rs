@@ -3,9 +3,9 @@
 //! Two things are learned and mixed by how often each was right:
 //!
 //! - what repeats itself: the time from one request to the next is as long as one of the last few
-//!   were, to a few tenths of a percent. So does what a clock asks for;
+//!   were, to a thousandth. So does what a clock asks for;
 //! - all else: a histogram of idle times whose bins grow by a fifth. The hazard of a bin is what
-//!   ended in it by the time spent in it, and is drawn towards a guess from what is known beyond the
+//!   ended in it by the time spent in it, both blurred over the bins around, and is drawn towards a guess from what is known beyond the
 //!   bin: with N idle times that reached it, and R seconds that they lasted from there on, it is
 //!   (a + N) / (b + age + R), the mean of a rate that was gamma distributed before anything
 //!   was known. So an idle time as long as never before is still judged by the few that were long,
@@ -31,10 +31,12 @@ const GUESS: (f64, f64) = (0.35, 30.0);
 const GUESS_WEIGHT: f64 = 3.0;
 /// What is taken to repeat itself before anything is known: of how many, how many.
 const REPEATS: (f64, f64) = (1.5, 0.3);
+/// Over how many bins to each side a bin is blurred: up to a fourth, and four times, of the time.
+const BLUR: u32 = 8;
 /// A shorter time between requests is not looked at for repeating itself: by chance many do.
 const SHORTEST: f64 = 30.0;
 /// Two times are alike that differ by this share and so many seconds.
-const ALIKE: (f64, f64) = (0.003, 0.1);
+const ALIKE: (f64, f64) = (0.001, 0.2);
 
 /// The idle times of one level of demand.
 #[derive(Clone, Debug)]
@@ -118,26 +120,14 @@ impl Gaps {
     pub(super) fn chances(&self, busy: Duration) -> Vec<Chance> {
         let bins = self.histogram();
         let mut windows = self.windows(busy.as_secs_f64()).into_iter().peekable();
-        // What was idle until the bin, and for how long from there on.
-        let mut reached: f64 = bins.iter().sum();
-        let middle = |index| f64::midpoint(edge(index), edge(index + 1));
-        let mut beyond: f64 = (0..)
-            .zip(&bins)
-            .map(|(index, bin)| bin * middle(index))
-            .sum();
+        let hazards = hazards(&bins);
         // The probabilities that nothing came yet, and what comes repeats itself or does not.
         let mut repeats = self.repeating();
         let mut others = 1.0 - repeats;
         let of_share = repeats;
         let mut chances = Vec::with_capacity(BINS + 2 * RECENT);
-        for (index, ended) in bins.iter().enumerate() {
+        for (index, hazard) in hazards.into_iter().enumerate() {
             let (begin, end) = (edge(index), edge(index + 1));
-            let width = end - begin;
-            let guess = (GUESS.0 + reached) / (GUESS.1 + middle(index) + beyond);
-            let exposure = (reached - ended / 2.0) * width;
-            let hazard = (ended + GUESS_WEIGHT * width * guess) / (exposure + GUESS_WEIGHT * width);
-            beyond = (beyond - (reached - ended / 2.0) * width).max(0.0);
-            reached -= ended;
             let mut from = begin;
             while from < end {
                 let (mut until, mut repeated) = (end, 0.0);
@@ -218,6 +208,42 @@ impl Gaps {
         }
         windows
     }
+}
+
+/// The hazard of each bin, from what ended in it.
+fn hazards(bins: &[f64; BINS]) -> [f64; BINS] {
+    let width = |index| edge(index + 1) - edge(index);
+    let middle = |index| f64::midpoint(edge(index), edge(index + 1));
+    // How many reached each bin, and for how long they were in it.
+    let mut reached = [0.0; BINS];
+    let mut spent = [0.0; BINS];
+    let mut left = 0.0;
+    for index in (0..BINS).rev() {
+        spent[index] = (left + bins[index] / 2.0) * width(index);
+        left += bins[index];
+        reached[index] = left;
+    }
+    let (ended, blurred) = (blur(bins), blur(&spent));
+    let mut beyond: f64 = spent.iter().sum();
+    std::array::from_fn(|index| {
+        let guess = (GUESS.0 + reached[index]) / (GUESS.1 + middle(index) + beyond);
+        beyond -= spent[index];
+        let weight = GUESS_WEIGHT * width(index);
+        (ended[index] + weight * guess) / (blurred[index] + weight)
+    })
+}
+
+/// The less of the other bins, the farther they are.
+fn blur(bins: &[f64; BINS]) -> [f64; BINS] {
+    std::array::from_fn(|index| {
+        let reach = BLUR as usize;
+        let around = index.saturating_sub(reach)..(index + reach + 1).min(BINS);
+        let part = |other: usize| {
+            let far = u32::try_from(other.abs_diff(index)).unwrap_or(u32::MAX);
+            bins[other] * (1.0 - f64::from(far) / f64::from(BLUR + 1))
+        };
+        around.map(part).sum()
+    })
 }
 
 /// Whether one repeats the other.
