@@ -330,6 +330,7 @@ impl Sandbox for FakeSandbox {
                 "My.Error",
                 b"{\"errorType\":\"My.Error\",\"errorMessage\":\"no\"}",
             ),
+            b"\"gone\"" => Err(SandboxError::Gone),
             b"\"exit\"" => failed(fault::EXITED, b""),
             b"\"hog\"" => {
                 if let Some(alive) = self.node.inner().alive.get_mut(&self.id) {

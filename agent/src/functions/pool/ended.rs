@@ -7,12 +7,17 @@ use hearth_runtime::id::RequestId;
 use hearth_runtime::pool::Input;
 use hearth_runtime::sandbox::ask::Ended;
 use hearth_runtime::sandbox::backend::Outcome;
+use hearth_runtime::sandbox::message::Exit;
 
 use super::live::{Birth, Doing};
 use super::start::some;
 use super::{Live, Pools};
 use crate::functions::failure::{Unanswered, ran_out};
+use crate::functions::manager::lock;
 use crate::heal::fault::Interrupted;
+
+/// The time in a sandbox is whole milliseconds, and counted by another clock.
+const CLOCKS: Duration = Duration::from_millis(10);
 
 /// The end of an instance.
 #[derive(Clone, Debug)]
@@ -30,6 +35,27 @@ pub(in super::super) struct Death {
 }
 
 impl Death {
+    /// Whether it is the function's own fault, so that another instance may end alike; `allowed` is
+    /// the time that it may have for a request.
+    pub(super) fn is_fault(&self, allowed: Duration) -> bool {
+        match (self.cause, &self.during) {
+            // It did nothing: whoever sent the signal did that from outside.
+            (Cause::Exited, During::Idle) => !self.is_by_signal(),
+            // Who asked may have given it less time than it needs: that is not its fault.
+            (Cause::TimedOut, During::Work(_)) => self.elapsed + CLOCKS >= allowed,
+            // What it was asked for may do the same to the next one.
+            (Cause::OutOfMemory | Cause::Lost | Cause::Exited, _)
+            | (Cause::Killed, During::Work(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether its first process was ended by a signal.
+    pub(super) fn is_by_signal(&self) -> bool {
+        let how = self.ended.as_ref().map(|ended| &ended.how);
+        matches!(how, Some(Exit::Signal(_)))
+    }
+
     /// What is told of it; none where that was told, or nothing is wrong.
     fn why(&self) -> Option<String> {
         let during = match self.during {
@@ -94,11 +120,6 @@ impl Cause {
             self
         }
     }
-
-    /// Whether it is the function's own fault, so that another instance may end alike.
-    pub(super) const fn is_fault(self) -> bool {
-        matches!(self, Self::OutOfMemory | Self::Exited | Self::Lost)
-    }
 }
 
 impl Failure {
@@ -128,9 +149,24 @@ impl Pools {
     /// be done again.
     pub(in super::super) fn ended(self: &Arc<Self>, live: &Arc<Live>, death: Death) -> bool {
         if !live.has_ended() {
-            // Somebody else has seen it before.
-            return false;
+            // Somebody else has seen it before. Where it was given a request after that, the
+            // function has never heard of it.
+            return matches!(death.during, During::Work(_))
+                && !matches!(death.cause, Cause::Cancelled | Cause::TimedOut);
         }
+        self.is_over(live, death)
+    }
+
+    /// An instance that waited for work has ended; whether nobody has seen that, and nobody has been
+    /// given it meanwhile: then who asks sees to it.
+    pub(super) fn ended_idle(&self, live: &Live) -> bool {
+        let inner = lock(&self.inner);
+        let entry = inner.live.get(&live.instance);
+        entry.is_some_and(|entry| matches!(entry.doing, Doing::Idle)) && live.has_ended()
+    }
+
+    /// What follows from the end of an instance, once.
+    pub(super) fn is_over(self: &Arc<Self>, live: &Arc<Live>, death: Death) -> bool {
         let name = live.deployed.name.clone();
         if let Some(why) = death.why() {
             tracing::warn!("a sandbox of function {name} is gone: {why}");
@@ -138,6 +174,7 @@ impl Pools {
         }
         // Before anything is done about it: what was decided is written down first.
         let verdict = self.heal(live, &death);
+        let fault = death.is_fault(live.deployed.definition.timeout.0);
         self.tell(|inner, _, _| {
             let entry = inner.live.remove(&live.instance)?;
             if matches!(entry.doing, Doing::Retired) {
@@ -157,7 +194,7 @@ impl Pools {
                 During::Idle | During::Work(_) => Input::Ended {
                     function,
                     instance,
-                    fault: death.cause.is_fault(),
+                    fault,
                     replace,
                 },
             })

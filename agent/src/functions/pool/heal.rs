@@ -6,7 +6,6 @@ use std::time::Duration;
 use hearth_runtime::pool::{BackOff, Input};
 use hearth_runtime::sandbox::ask::Ended;
 use hearth_runtime::sandbox::backend::Outcome;
-use hearth_runtime::sandbox::message::Exit;
 
 use super::ended::{Cause, Death, During};
 use super::live::{Birth, Doing};
@@ -109,7 +108,7 @@ impl Pools {
         let now = self.clock.now();
         let mut back_off: BackOff = pool.pause();
         let is_start = matches!(death.during, During::Start(_));
-        if is_start || death.cause.is_fault() {
+        if is_start || death.is_fault(live.deployed.definition.timeout.0) {
             back_off.failed(now);
         }
         Some(back_off.left(now))
@@ -151,14 +150,10 @@ fn what(live: &Live, death: &Death) -> Option<What> {
         },
         (Cause::Killed, _) => What::Killed { how },
         // Nobody asked anything of it: how it ended says who ended it.
-        (Cause::Exited, During::Idle) if is_signal(ended) => What::Killed { how },
+        (Cause::Exited, During::Idle) if death.is_by_signal() => What::Killed { how },
         (Cause::Exited, _) => What::Crashed { how },
         (Cause::Lost | Cause::Refused | Cause::NoSandbox, _) => What::Silent { how },
     })
-}
-
-fn is_signal(ended: Option<&Ended>) -> bool {
-    ended.is_some_and(|ended| matches!(ended.how, Exit::Signal(_)))
 }
 
 fn how(ended: Option<&Ended>) -> String {

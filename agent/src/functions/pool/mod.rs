@@ -393,7 +393,7 @@ impl Pools {
     pub(super) fn listen(self: &Arc<Self>) {
         let idle = self.look(|live, look| (look == Look::Idle).then(|| Arc::clone(live)));
         for live in idle {
-            if live.listen().is_err() {
+            if live.listen().is_err() && self.ended_idle(&live) {
                 let ended = self.take_away(&live);
                 let cause = Cause::Exited.or_memory(ended.as_ref());
                 let death = Death {
@@ -403,7 +403,7 @@ impl Pools {
                     elapsed: Duration::ZERO,
                     interrupted: None,
                 };
-                self.ended(&live, death);
+                self.is_over(&live, death);
             }
         }
     }

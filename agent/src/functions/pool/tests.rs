@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 
+use super::{Cause, Death, During};
 use crate::functions::clock::{Clock, NodeClock};
 use crate::functions::fake::Fake;
 use crate::functions::invocation::Ending;
@@ -355,6 +356,64 @@ async fn what_keeps_failing_at_its_start_is_left_alone_and_says_why() {
     scene.deploy(json!({})).await;
     assert_eq!(kind(&scene.invoke("1").await.expect("no panic")), None);
     assert_eq!(scene.pool().back_off_ms, 0);
+}
+
+#[tokio::test]
+async fn what_is_killed_or_hangs_at_work_is_left_alone_and_who_is_in_a_hurry_does_no_harm() {
+    for (payload, timeout) in [("\"gone\"", "1h"), ("\"wait\"", "20ms")] {
+        let scene = Scene::new();
+        scene.deploy(json!({"timeout": timeout})).await;
+        for failures in 1..=2 {
+            let told = scene.invoke(payload).await.expect("no panic");
+            assert!(kind(&told).is_some(), "{told:?}");
+            assert_eq!(scene.pool().failures, failures, "{payload}");
+        }
+        assert!(scene.pool().back_off_ms > 0);
+    }
+    let scene = Scene::new();
+    scene.deploy(json!({"timeout": "1h"})).await;
+    for _ in 0..3 {
+        let hurried = Request {
+            id: RequestId::random().expect("an id"),
+            timeout: Some(Duration::from_millis(20)),
+            payload: b"\"wait\"".to_vec(),
+            ..Request::default()
+        };
+        let told = scene.manager.invoke(&shop(), hurried).await;
+        assert_eq!(kind(&told), Some("Sandbox.Timedout"));
+    }
+    assert_eq!(scene.pool().failures, 0);
+}
+
+#[tokio::test]
+async fn a_request_that_is_given_what_has_ended_meanwhile_is_not_lost() {
+    let scene = Scene::new();
+    scene.deploy(json!({})).await;
+    kind(&scene.invoke("1").await.expect("no panic"));
+    let pools = &scene.manager.0.pools;
+    let live = pools.look(|live, _| Some(Arc::clone(live))).remove(0);
+    // It is at work: who works with it sees how it ends.
+    scene.node.hold(true);
+    let held = scene.invoke("\"hold\"");
+    scene.until("at work", |pool| pool.busy == 1).await;
+    assert!(!pools.ended_idle(&live));
+    scene.node.hold(false);
+    assert_eq!(kind(&held.await.expect("no panic")), None);
+    // It has ended, and is given a request before that is told.
+    assert!(pools.ended_idle(&live));
+    assert!(!pools.ended_idle(&live), "once");
+    let told = scene.invoke("\"gone\"").await.expect("no panic");
+    assert_eq!(kind(&told), Some("Runtime.ExitError"));
+    assert_eq!(scene.node.counts().0, 2, "another one has got it");
+    let death = Death {
+        during: During::Idle,
+        cause: Cause::Exited,
+        ended: None,
+        elapsed: Duration::ZERO,
+        interrupted: None,
+    };
+    pools.is_over(&live, death);
+    assert_eq!(scene.pool().busy, 0);
 }
 
 #[tokio::test]
