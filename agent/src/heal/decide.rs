@@ -190,7 +190,10 @@ pub fn decide(fault: &Fault, terms: &Terms, known: &Known) -> Decision {
     }
     let after_ms = millis(known.pause);
     let raise = match fault.what {
-        What::OomKilled { peak_bytes, .. } => Some(raise(peak_bytes, terms, known)),
+        What::OomKilled {
+            limit_bytes,
+            peak_bytes,
+        } => Some(raise(limit_bytes, peak_bytes, terms, known)),
         _ => None,
     };
     match raise {
@@ -224,10 +227,21 @@ pub fn decide(fault: &Fault, terms: &Terms, known: &Known) -> Decision {
 }
 
 /// The limit that those get which follow, and how it came about; or why it stays.
-fn raise(peak: Option<u64>, terms: &Terms, known: &Known) -> Result<(u64, String), String> {
+fn raise(
+    had: u64,
+    peak: Option<u64>,
+    terms: &Terms,
+    known: &Known,
+) -> Result<(u64, String), String> {
     let limit = known.limit;
+    if had < limit {
+        let (had, limit) = (size(had), size(limit));
+        return Err(format!(
+            "it had {had}, and those that follow have {limit} already"
+        ));
+    }
     // At a kill for its own limit it had all of it, whatever was seen at the last look.
-    let used = peak.unwrap_or(limit);
+    let used = peak.unwrap_or(had);
     let more = used.saturating_add(RAISE_BYTES);
     let fifths = used.saturating_mul(RAISE_FIFTHS).div_ceil(5);
     let wanted = more.max(fifths).div_ceil(PAGE).saturating_mul(PAGE);
@@ -321,9 +335,13 @@ mod tests {
     }
 
     fn oom(peak: Option<u64>) -> Fault {
+        oom_at(128 * MIB, peak)
+    }
+
+    fn oom_at(limit_bytes: u64, peak_bytes: Option<u64>) -> Fault {
         fault(What::OomKilled {
-            limit_bytes: 128 * MIB,
-            peak_bytes: peak,
+            limit_bytes,
+            peak_bytes,
         })
     }
 
@@ -374,7 +392,11 @@ mod tests {
                 limit: limit * MIB,
                 ..known()
             };
-            let decision = decide(&oom(peak.map(|peak| peak * MIB)), &terms(), &known);
+            let decision = decide(
+                &oom_at(limit * MIB, peak.map(|peak| peak * MIB)),
+                &terms(),
+                &known,
+            );
             assert_eq!(decision.raised(), Some(raised * MIB), "{limit} {peak:?}");
             assert_eq!(decision.actions.len(), 2, "{decision:?}");
         }
@@ -400,7 +422,7 @@ mod tests {
             limit: 160 * MIB,
             ..known()
         };
-        let decision = decide(&oom(None), &by_definition, &at_the_cap);
+        let decision = decide(&oom_at(160 * MIB, None), &by_definition, &at_the_cap);
         assert_eq!(decision.raised(), None);
         assert!(why(&decision, "raise").contains("memory_max"));
         // It is brought back with what it had.
@@ -424,6 +446,21 @@ mod tests {
         };
         let decision = decide(&oom(None), &terms(), &unknown);
         assert!(why(&decision, "raise").contains("not known"));
+    }
+
+    #[test]
+    fn those_that_are_killed_together_raise_it_once() {
+        let raised = Known {
+            limit: 228 * MIB,
+            ..known()
+        };
+        for peak in [None, Some(128 * MIB)] {
+            let decision = decide(&oom(peak), &terms(), &raised);
+            assert_eq!(decision.raised(), None);
+            assert!(decision.actions[0].replaces(), "{decision:?}");
+            let why = why(&decision, "raise");
+            assert!(why.contains("have 228 MiB already"), "{why}");
+        }
     }
 
     #[test]
@@ -513,7 +550,7 @@ mod tests {
         ) {
             let terms = Terms { memory_max: most, ..terms() };
             let node = Some(NodeMemory { available, total });
-            let decision = decide(&oom(peak), &terms, &Known { limit, node, ..known() });
+            let decision = decide(&oom_at(limit, peak), &terms, &Known { limit, node, ..known() });
             if let Some(raised) = decision.raised() {
                 prop_assert!(raised > limit && raised <= most);
                 prop_assert!(raised <= available.saturating_sub(MARGIN_BYTES));

@@ -202,21 +202,12 @@ impl Audit {
         if self.has_begun {
             return Ok(());
         }
+        self.take_hold()?;
         // A file that is not as it was stays as it is, for who wants to look at it.
         if !self.found.is_empty() {
-            // That it was put away is not found again, should the next line not be written.
-            match self.folder.put_away(self.seq, FILES - 1) {
-                // It was removed as a whole.
-                Ok(()) | Err(Errno::NOENT) => {}
-                Err(error) => return Err(failed(&self.folder, "put the damaged file away")(error)),
-            }
-            (self.file, self.bytes, self.is_torn) = (None, 0, false);
+            self.put_away("put the damaged file away")?;
         }
-        let begin = Entry::Begin(Begin {
-            found: self.found.clone(),
-            torn_bytes: self.torn_bytes,
-            ..self.state()
-        });
+        let begin = Entry::Begin(self.state());
         let open: Vec<_> = self.standing.open().cloned().collect();
         let unknown = open.into_iter().map(|open| {
             Entry::Outcome(Outcome {
@@ -244,7 +235,8 @@ impl Audit {
             boot_id: self.boot_id.clone(),
             raised: self.standing.all_raised(),
             open: self.standing.open().cloned().collect(),
-            ..Begin::default()
+            found: self.found.clone(),
+            torn_bytes: self.torn_bytes,
         }
     }
 
@@ -255,6 +247,7 @@ impl Audit {
         entries: &[Entry],
     ) -> Result<(Vec<u64>, Link), AuditError> {
         let mut out = Vec::new();
+        self.take_hold()?;
         let (mut seq, mut sum) = (self.seq, self.last);
         let is_new = self.bytes == 0;
         let state = Entry::Begin(self.state());
@@ -276,12 +269,16 @@ impl Audit {
         }
         let length = out.len() as u64;
         if !is_new && self.bytes + length > self.max {
-            self.rotate()?;
+            self.put_away("put the full file away")?;
             return self.write(at, unix_ms, entries);
         }
         self.put(&out)?;
         self.bytes += length;
         (self.seq, self.last) = (seq, sum);
+        if begins || is_new {
+            // It is told.
+            (self.found, self.torn_bytes) = (Vec::new(), 0);
+        }
         for line in &lines {
             self.standing.apply(line);
         }
@@ -290,12 +287,27 @@ impl Audit {
     }
 
     /// The next line begins a file.
-    fn rotate(&mut self) -> Result<(), AuditError> {
-        self.folder
-            .put_away(self.seq, FILES - 1)
-            .map_err(failed(&self.folder, "put the full file away"))?;
+    fn put_away(&mut self, what: &'static str) -> Result<(), AuditError> {
+        match self.folder.put_away(self.seq, FILES - 1) {
+            // Somebody has removed it, or it was put away before and that was not noted.
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(error) => return Err(failed(&self.folder, what)(error)),
+        }
         (self.file, self.bytes, self.is_torn) = (None, 0, false);
         Ok(())
+    }
+
+    /// Where somebody has removed the file, or has put it elsewhere, the next line begins another
+    /// one, and says so.
+    fn take_hold(&mut self) -> Result<(), AuditError> {
+        let goes_on = self.folder.goes_on(self.file.as_ref(), self.bytes);
+        if goes_on.map_err(failed(&self.folder, "look at the file"))? {
+            return Ok(());
+        }
+        let found = format!("{NAME}: it was removed or replaced after line {}", self.seq);
+        tracing::warn!("the audit in {}: {found}", self.folder.path.display());
+        self.found.push(found);
+        self.put_away("put away what is in its place")
     }
 
     /// All bytes are on disk, or none is in the file.
@@ -314,13 +326,13 @@ impl Audit {
             rustix::fs::ftruncate(file, self.bytes).map_err(failed(folder, "cut a torn line"))?;
             self.is_torn = false;
         }
-        let written = write_all(file, bytes).and_then(|()| rustix::fs::fdatasync(file));
+        let written = write_all(file, bytes)
+            .and_then(|()| rustix::fs::fdatasync(file))
+            // A line is on disk when its file's name is, too.
+            .and_then(|()| if is_new { folder.sync() } else { Ok(()) });
         if let Err(error) = written {
             self.is_torn = rustix::fs::ftruncate(file, self.bytes).is_err();
             return Err(failed(folder, "write a line")(error));
-        }
-        if is_new {
-            folder.sync().map_err(failed(folder, "keep its name"))?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
 use hearth_runtime::private::{self, DirectoryError};
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags};
+use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::chain::{Break, Lines, Link, Why, read};
@@ -150,7 +150,30 @@ impl Folder {
                 Ok(()) => break,
             }
         }
-        self.remove_oldest(BEFORE, kept)
+        // One too many is no reason to write nothing.
+        if let Err(error) = self.remove_oldest(BEFORE, kept) {
+            tracing::warn!("the oldest file of the audit is not removed: {error}");
+        }
+        Ok(())
+    }
+
+    /// Whether what is written goes on where it did: `file`, where it is known, has that name still,
+    /// and all of its `bytes`.
+    pub(super) fn goes_on(&self, file: Option<&OwnedFd>, bytes: u64) -> rustix::io::Result<bool> {
+        let named = match rustix::fs::statat(&self.handle, NAME, AtFlags::SYMLINK_NOFOLLOW) {
+            Err(Errno::NOENT) => return Ok(bytes == 0),
+            named => named?,
+        };
+        if FileType::from_raw_mode(named.st_mode) != FileType::RegularFile {
+            return Err(Errno::INVAL);
+        }
+        let is_it = |status: &Stat| (status.st_dev, status.st_ino) == (named.st_dev, named.st_ino);
+        let is_it = match file {
+            Some(file) => is_it(&rustix::fs::fstat(file)?),
+            None => true,
+        };
+        let is_whole = u64::try_from(named.st_size).unwrap_or_default() >= bytes;
+        Ok(is_it && is_whole)
     }
 
     /// Keeps an end that was torn off in a file of its own, which nothing depends on.

@@ -256,6 +256,52 @@ fn a_rotation_that_was_interrupted_loses_nothing() {
 }
 
 #[test]
+fn what_somebody_takes_away_or_cuts_while_it_is_written_is_gone_on_from_and_told() {
+    let take = |path: &PathBuf| fs::remove_file(path);
+    let rename = |path: &PathBuf| fs::rename(path, path.with_extension("1"));
+    let cut = |path: &PathBuf| fs::write(path, "");
+    let put_away = |path: &PathBuf| {
+        let to = path.with_file_name("audit-00000000000000000009.jsonl");
+        fs::rename(path, to)
+    };
+    for (what, edit) in [
+        ("taken", &take as &dyn Fn(&PathBuf) -> std::io::Result<()>),
+        ("renamed", &rename),
+        ("cut", &cut),
+        ("put away", &put_away),
+    ] {
+        let place = place();
+        let (mut audit, _) = place.open();
+        put(&mut audit, raise("shop", 200 * MIB, Mode::Act));
+        edit(&place.file()).unwrap();
+        let of = put(&mut audit, raise("cart", 100 * MIB, Mode::Act));
+        put(&mut audit, done(of, "cart"));
+        let (lines, found) = place.read();
+        let told = |found: &[Found]| found.iter().any(|one| one.what.contains("after line 2"));
+        assert!(told(&found), "{what}: {found:?}");
+        assert!(lines.iter().any(|line| line.seq == of), "{what}");
+        drop(audit);
+        let (audit, opened) = place.open();
+        assert_eq!(opened, Opened::default(), "{what}");
+        let shop = "shop".parse().unwrap();
+        assert_eq!(audit.standing().raised(&shop, 3), Some(200 * MIB), "{what}");
+    }
+}
+
+#[test]
+fn one_file_too_many_that_cannot_be_removed_is_no_reason_to_write_nothing() {
+    let place = place();
+    let (mut audit, _) = Audit::open(&place.dir, 8 << 10, "boot").unwrap();
+    // It is the oldest, and no file.
+    let in_the_way = place.dir.join("audit-00000000000000000000.jsonl");
+    fs::create_dir_all(in_the_way.join("full")).unwrap();
+    for _ in 0..50 {
+        let of = put(&mut audit, raise("shop", 200 * MIB, Mode::Act));
+        put(&mut audit, done(of, "shop"));
+    }
+}
+
+#[test]
 fn it_is_for_nobody_else_follows_no_link_and_has_one_writer() {
     let place = place();
     let (mut audit, _) = place.open();
