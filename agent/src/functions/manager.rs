@@ -111,6 +111,10 @@ impl Manager {
     /// The same, whose faults `healer` decides about.
     #[must_use]
     pub fn healed_by(self, healer: Healer) -> Self {
+        {
+            let store = lock(&self.0.store);
+            healer.keep(|function, version| store.version(function, version).is_some());
+        }
         self.0.pools.heal_by(healer);
         self
     }

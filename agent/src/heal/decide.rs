@@ -1,5 +1,6 @@
 //! What is to be done about a fault: a function of what is known, and of nothing else.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -36,13 +37,24 @@ pub struct Terms {
     pub start: Duration,
 }
 
+/// How the pool of the function is now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolNow {
+    /// How long it is left alone after this fault.
+    pub pause: Duration,
+    /// Its instances, the lost one among them.
+    pub instances: u32,
+    /// The memory that all sandboxes of the node may have together, where that is bounded.
+    pub budget: Option<u64>,
+}
+
 /// What else is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Known {
     /// The memory that its sandboxes have now: by definition, or raised.
     pub limit: u64,
-    /// How long it is left alone after this fault.
-    pub pause: Duration,
+    /// How its pool is.
+    pub pool: PoolNow,
     /// Whether the function may have one more action now; else how many it had in that time.
     pub of_function: Result<(), Spent>,
     /// Whether the node may.
@@ -188,7 +200,7 @@ pub fn decide(fault: &Fault, terms: &Terms, known: &Known) -> Decision {
             return decision;
         }
     }
-    let after_ms = millis(known.pause);
+    let after_ms = millis(known.pool.pause);
     let raise = match fault.what {
         What::OomKilled {
             limit_bytes,
@@ -212,13 +224,13 @@ pub fn decide(fault: &Fault, terms: &Terms, known: &Known) -> Decision {
             decision.actions.push(Action::Replace { after_ms });
         }
     }
-    if !known.pause.is_zero() {
-        let pause = known.pause.as_secs_f64();
+    if !known.pool.pause.is_zero() {
+        let pause = known.pool.pause.as_secs_f64();
         let alone = format!("; as it keeps failing it is left alone for {pause:.0} s");
         decision.reason.push_str(&alone);
     }
     if let Some(request) = &fault.request {
-        match replay(fault, request, terms, known.pause) {
+        match replay(fault, request, terms, known.pool.pause) {
             Ok(replay) => decision.actions.push(Action::Replay { replay }),
             Err(why) => decision.refuse("replay", why),
         }
@@ -261,13 +273,22 @@ fn raise(
         return Err("how much memory the node has left is not known".to_owned());
     };
     let margin = MARGIN_BYTES.max(node.total / MARGIN_PART);
-    let free = node.available.saturating_sub(margin) / PAGE * PAGE;
+    // Those beside it are started anew one day: there has to be enough for all of them.
+    let all = u64::from(known.pool.instances.max(1));
+    let have = limit.saturating_mul(all - 1);
+    let left = node.available.saturating_sub(margin).saturating_add(have);
+    let free = left.min(known.pool.budget.unwrap_or(u64::MAX)) / all / PAGE * PAGE;
     let raised = wanted.min(terms.memory_max).min(free);
     if raised <= limit {
         let (free, margin) = (size(node.available), size(margin));
-        return Err(format!(
-            "the node has {free} left, of which {margin} are kept free"
-        ));
+        let mut why = format!("the node has {free} left, of which {margin} are kept free");
+        if let Some(budget) = known.pool.budget {
+            let _ = write!(why, ", sandboxes may have {} together", size(budget));
+        }
+        if all > 1 {
+            let _ = write!(why, ", and {all} instances would grow");
+        }
+        return Err(why);
     }
     let mut why = format!("the next ones get {}", size(raised));
     if raised < wanted {
@@ -358,13 +379,20 @@ mod tests {
     fn known() -> Known {
         Known {
             limit: 128 * MIB,
-            pause: Duration::ZERO,
+            pool: PoolNow::default(),
             of_function: Ok(()),
             of_node: Ok(()),
             node: Some(NodeMemory {
                 available: 8192 * MIB,
                 total: 16_384 * MIB,
             }),
+        }
+    }
+
+    fn left_alone(seconds: u64) -> PoolNow {
+        PoolNow {
+            pause: Duration::from_secs(seconds),
+            ..PoolNow::default()
         }
     }
 
@@ -464,6 +492,34 @@ mod tests {
     }
 
     #[test]
+    fn there_has_to_be_enough_for_all_instances_and_in_the_memory_of_functions() {
+        let with = |available, instances, budget: Option<u64>| Known {
+            node: Some(NodeMemory {
+                available: available * MIB,
+                total: 1000 * MIB,
+            }),
+            pool: PoolNow {
+                instances,
+                budget: budget.map(|budget| budget * MIB),
+                ..PoolNow::default()
+            },
+            ..known()
+        };
+        // 64 MiB are kept free; three beside it have 128 MiB each, and grow, too.
+        let decision = decide(&oom(None), &terms(), &with(64 + 336, 4, None));
+        assert_eq!(decision.raised(), Some(180 * MIB));
+        let decision = decide(&oom(None), &terms(), &with(64 + 128, 4, None));
+        assert_eq!(decision.raised(), None);
+        let told = why(&decision, "raise");
+        assert!(told.contains("4 instances would grow"), "{told}");
+        let decision = decide(&oom(None), &terms(), &with(900, 2, Some(300)));
+        assert_eq!(decision.raised(), Some(150 * MIB));
+        let decision = decide(&oom(None), &terms(), &with(900, 1, Some(100)));
+        let told = why(&decision, "raise");
+        assert!(told.contains("may have 100 MiB together"), "{told}");
+    }
+
+    #[test]
     fn where_the_node_ran_out_the_limit_stays() {
         let decision = decide(&oom(Some(20 * MIB)), &terms(), &known());
         assert_eq!(decision.raised(), None);
@@ -493,7 +549,7 @@ mod tests {
         let (does, why) = again(&late, &terms(), &known());
         assert!(!does && why.contains("over"), "{why}");
         let left_alone = Known {
-            pause: Duration::from_secs(20),
+            pool: left_alone(20),
             ..known()
         };
         let (does, why) = again(&crashed(), &terms(), &left_alone);
@@ -534,7 +590,7 @@ mod tests {
     #[test]
     fn the_pause_is_kept_and_said() {
         let known = Known {
-            pause: Duration::from_secs(40),
+            pool: left_alone(40),
             ..known()
         };
         let decision = decide(&crashed(), &terms(), &known);
@@ -547,13 +603,18 @@ mod tests {
         fn no_limit_is_ever_lowered_or_above_a_cap(
             limit in 1..2_u64 << 40, peak in proptest::option::of(0..2_u64 << 40),
             most in 1..2_u64 << 40, available in 0..2_u64 << 40, total in 0..2_u64 << 40,
+            instances in 0..50_u32,
         ) {
             let terms = Terms { memory_max: most, ..terms() };
             let node = Some(NodeMemory { available, total });
-            let decision = decide(&oom_at(limit, peak), &terms, &Known { limit, node, ..known() });
+            let decision = {
+                let pool = PoolNow { instances, ..PoolNow::default() };
+                decide(&oom_at(limit, peak), &terms, &Known { limit, pool, node, ..known() })
+            };
             if let Some(raised) = decision.raised() {
                 prop_assert!(raised > limit && raised <= most);
-                prop_assert!(raised <= available.saturating_sub(MARGIN_BYTES));
+                let more = raised + u64::from(instances.max(1) - 1) * (raised - limit);
+                prop_assert!(more <= available.saturating_sub(MARGIN_BYTES));
             } else {
                 prop_assert!(!why(&decision, "raise").is_empty());
             }

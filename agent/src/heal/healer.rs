@@ -10,7 +10,7 @@ use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
 
 use super::audit::{Audit, AuditError, Decided, Entry, Opened, Outcome, Resolved};
 use super::budget::{self, Budget};
-use super::decide::{Action, Decision, Known, Terms, decide};
+use super::decide::{Action, Decision, Known, PoolNow, Terms, decide};
 use super::fault::{Fault, Mode};
 use super::memory::NodeMemory;
 use super::pending::{Pending, Wait};
@@ -135,21 +135,33 @@ impl Healer {
 
     /// The memory that sandboxes of a version get: by its definition, or what it was raised to.
     #[must_use]
-    pub fn memory_of(&self, function: &FunctionName, version: u32, declared: u64) -> u64 {
+    pub fn memory_of(&self, function: &FunctionName, version: u32, terms: &Terms) -> u64 {
         let raised = self.state().audit.standing().raised(function, version);
-        raised.unwrap_or(declared).max(declared)
+        let raised = raised.map_or(terms.memory, |raised| raised.min(terms.memory_max));
+        raised.max(terms.memory)
     }
 
-    /// Decides about a fault. After it the function is left alone for `pause`. When this returns the
+    /// Versions that are not there any more have no raised limits: one that gets the same number
+    /// is another one.
+    pub fn keep(&self, is_there: impl Fn(&FunctionName, u32) -> bool) {
+        let mut state = self.state();
+        for raised in state.audit.standing().all_raised() {
+            if !is_there(&raised.function, raised.version) {
+                state.forget(&raised.function);
+            }
+        }
+    }
+
+    /// Decides about a fault. Its pool is as `pool` says. When this returns the
     /// decision is on disk, or nothing is done.
     #[must_use]
-    pub fn fault(&self, fault: Fault, terms: &Terms, pause: Duration) -> Verdict {
-        let limit = self.memory_of(&fault.function, fault.version, terms.memory);
+    pub fn fault(&self, fault: Fault, terms: &Terms, pool: PoolNow) -> Verdict {
+        let limit = self.memory_of(&fault.function, fault.version, terms);
         let mut state = self.state();
         let (of_function, of_node) = state.budget.left(&fault.function, fault.at);
         let known = Known {
             limit,
-            pause,
+            pool,
             of_function,
             of_node,
             node: (self.0.node)(),
@@ -169,7 +181,7 @@ impl Healer {
             unwritten: healing.unwritten,
         };
         let resolved = (!is_acted_upon).then(|| nothing_done(&decided));
-        let told = state.decide(decided, terms, pause, healing, resolved);
+        let told = state.decide(decided, terms, pool.pause, healing, resolved);
         drop(state);
         match told {
             Ok(verdict) => verdict,
@@ -243,12 +255,7 @@ impl Healer {
         if standing.iter().all(|raised| raised.function != *function) {
             return;
         }
-        let entry = Entry::Removed {
-            function: function.clone(),
-        };
-        if let Err(error) = state.append(Boottime::now(), &[entry]) {
-            tracing::warn!("that function {function} was removed is not in the audit: {error}");
-        }
+        state.forget(function);
     }
 
     /// Gives up what was not seen in time.
@@ -361,6 +368,17 @@ impl State {
         let unix_ms = u64::try_from(unix.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
         let (lines, chain) = self.audit.append(at, unix_ms, entries)?;
         Ok((lines, chain.to_string()))
+    }
+
+    /// A function is gone, and so is what was raised for it.
+    fn forget(&mut self, function: &FunctionName) {
+        let entry = Entry::Removed {
+            function: function.clone(),
+        };
+        if let Err(error) = self.append(Boottime::now(), &[entry]) {
+            tracing::warn!("that function {function} was removed is not in the audit: {error}");
+            self.audit.forget(function);
+        }
     }
 
     /// Whether a decision that leads to nothing is written, or only counted.

@@ -1,7 +1,6 @@
 //! What is done about an instance that ended: told to who decides that, and told what came of it.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use hearth_runtime::pool::{BackOff, Input};
 use hearth_runtime::sandbox::ask::Ended;
@@ -13,6 +12,7 @@ use super::{Live, Pools};
 use crate::functions::function::Function;
 use crate::functions::manager::lock;
 use crate::functions::store::Deployed;
+use crate::heal::decide::PoolNow;
 use crate::heal::fault::Lost;
 use crate::heal::healer::CameUp;
 use crate::heal::{Fault, Healer, Verdict, What};
@@ -35,10 +35,10 @@ impl Pools {
         self.memory_of(&live.deployed)
     }
 
-    fn memory_of(&self, deployed: &Deployed) -> u64 {
-        let declared = deployed.definition.memory.0;
-        self.healer().map_or(declared, |healer| {
-            healer.memory_of(&deployed.name, deployed.version, declared)
+    pub(super) fn memory_of(&self, deployed: &Deployed) -> u64 {
+        let terms = deployed.definition.terms();
+        self.healer().map_or(terms.memory, |healer| {
+            healer.memory_of(&deployed.name, deployed.version, &terms)
         })
     }
 
@@ -54,7 +54,7 @@ impl Pools {
         let Some(what) = what(live, death) else {
             return Verdict::default();
         };
-        let Some(pause) = self.pause(live, death) else {
+        let Some(pool) = self.pool_after(live, death) else {
             return Verdict::default();
         };
         if let Some(again) = death.interrupted.filter(|again| again.replays > 0) {
@@ -77,7 +77,7 @@ impl Pools {
         };
         let terms = deployed.definition.terms();
         let before = self.memory(live);
-        let verdict = healer.fault(fault, &terms, pause);
+        let verdict = healer.fault(fault, &terms, pool);
         if self.memory(live) != before {
             self.weigh(&live.function);
         }
@@ -96,8 +96,9 @@ impl Pools {
         });
     }
 
-    /// How long the function is left alone after this; none where it was retired, or is gone.
-    fn pause(&self, live: &Live, death: &Death) -> Option<Duration> {
+    /// How the pool is after this; none where it was retired, or is gone.
+    fn pool_after(&self, live: &Live, death: &Death) -> Option<PoolNow> {
+        let budget = lock(&self.budget).most();
         let inner = lock(&self.inner);
         let entry = inner.live.get(&live.instance)?;
         let pool = inner.fleet.pool(&live.deployed.name)?;
@@ -111,7 +112,11 @@ impl Pools {
         if is_start || death.is_fault(live.deployed.definition.timeout.0) {
             back_off.failed(now);
         }
-        Some(back_off.left(now))
+        Some(PoolNow {
+            pause: back_off.left(now),
+            instances: pool.instances(),
+            budget,
+        })
     }
 
     /// One is being started.

@@ -26,6 +26,11 @@ pub(super) struct Budget {
 }
 
 impl Budget {
+    /// What instances may have together, where that was said.
+    pub(super) const fn most(&self) -> Option<u64> {
+        self.said
+    }
+
     /// What it is now, if that is something else; where instances use that much. The node keeps a
     /// twentieth of its memory for all else: what is missing of it idle instances give. It is better
     /// again only at twice that, so that nothing is started and ended in turn.

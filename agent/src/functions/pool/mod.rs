@@ -244,13 +244,17 @@ impl Pools {
         renew: bool,
         settings: impl FnOnce(&Deployed) -> Settings,
     ) {
+        let deployed = Arc::clone(&function.state().deployed);
+        // Asked outside of the lock: who decides about faults may be writing.
+        let memory_bytes = self.memory_of(&deployed);
         let todo = self.decide(|inner, _, _| {
             if !inner.is_open {
                 return None;
             }
-            let (name, settings) = {
-                let state = function.state();
-                (state.deployed.name.clone(), settings(&state.deployed))
+            let name = deployed.name.clone();
+            let settings = Settings {
+                memory_bytes,
+                ..settings(&deployed)
             };
             inner.functions.insert(name.clone(), Arc::clone(function));
             Some(Input::Deploy {
@@ -260,7 +264,6 @@ impl Pools {
             })
         });
         self.carry_out_here(todo);
-        self.weigh(function);
     }
 
     /// Tells what the schedules say by now.

@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use hearth_runtime::id::FunctionName;
 use hearth_runtime::private::DirectoryError;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
@@ -183,6 +184,11 @@ impl Audit {
     #[must_use]
     pub const fn standing(&self) -> &Standing {
         &self.standing
+    }
+
+    /// A function is gone, though that cannot be written.
+    pub(in crate::heal) fn forget(&mut self, function: &FunctionName) {
+        self.standing.forget(function);
     }
 
     /// Writes lines, all of them or none, and has them on disk when it returns; their numbers, and

@@ -65,10 +65,13 @@ impl Standing {
                     function: outcome.function.clone(),
                 });
             }
-            Entry::Removed { function } => {
-                self.raised.remove(function);
-            }
+            Entry::Removed { function } => self.forget(function),
         }
+    }
+
+    /// A function is gone, and so is what was raised for it.
+    pub(super) fn forget(&mut self, function: &FunctionName) {
+        self.raised.remove(function);
     }
 
     /// It says all that is needed of what stands before.

@@ -114,7 +114,11 @@ fn came_up() -> CameUp {
     }
 }
 
-const NONE: Duration = Duration::ZERO;
+const NONE: PoolNow = PoolNow {
+    pause: Duration::ZERO,
+    instances: 1,
+    budget: None,
+};
 
 #[test]
 fn what_is_acted_upon_is_written_before_and_told_when_all_of_it_is_known() {
@@ -130,9 +134,13 @@ fn what_is_acted_upon_is_written_before_and_told_when_all_of_it_is_known() {
     );
     let last = scene.lines().pop().unwrap();
     assert!(matches!(last.entry, Entry::Decision(_)), "{last:?}");
-    assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 228 * MIB);
-    assert_eq!(healer.memory_of(&shop(), 3, 128 * MIB), 128 * MIB);
-    assert_eq!(healer.memory_of(&shop(), 2, 512 * MIB), 512 * MIB);
+    assert_eq!(healer.memory_of(&shop(), 2, &terms(Mode::Act)), 228 * MIB);
+    assert_eq!(healer.memory_of(&shop(), 3, &terms(Mode::Act)), 128 * MIB);
+    let large = Terms {
+        memory: 512 * MIB,
+        ..terms(Mode::Act)
+    };
+    assert_eq!(healer.memory_of(&shop(), 2, &large), 512 * MIB);
 
     healer.starting(&shop(), 4);
     healer.started(9, &came_up());
@@ -168,7 +176,7 @@ fn observe_and_dry_run_do_nothing_and_say_what_they_would() {
             Verdict::default(),
             "{mode:?}"
         );
-        assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 128 * MIB);
+        assert_eq!(healer.memory_of(&shop(), 2, &terms(Mode::Act)), 128 * MIB);
         let outcomes = ["raise", "replay"].map(|action| (action.to_owned(), resolved));
         assert_eq!(scene.outcomes(), outcomes);
         let told = scene.told();
@@ -191,7 +199,7 @@ fn a_decision_that_cannot_be_written_is_not_acted_upon() {
     fs::create_dir(scene.dir.join("audit.jsonl")).unwrap();
     let verdict = healer.fault(oom(), &terms(Mode::Act), NONE);
     assert_eq!(verdict, Verdict::default());
-    assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 128 * MIB);
+    assert_eq!(healer.memory_of(&shop(), 2, &terms(Mode::Act)), 128 * MIB);
     let told = scene.told();
     assert_eq!(told[0].actions[0].outcome, "not_written");
     assert!(told[0].actions[0].is_bad && told[0].line.is_none());
@@ -251,7 +259,11 @@ fn what_does_not_come_up_failed_and_what_is_never_seen_timed_out() {
     assert_eq!(told[0].actions[0].why, "exit status 7");
     assert!(told[0].actions[1].is_bad);
 
-    let _ = healer.fault(oom(), &terms(Mode::Act), Duration::from_secs(10));
+    let paused = PoolNow {
+        pause: Duration::from_secs(10),
+        ..NONE
+    };
+    let _ = healer.fault(oom(), &terms(Mode::Act), paused);
     healer.tick(Boottime::now());
     assert_eq!(scene.told(), []);
     let later = Boottime(Boottime::now().0 + 51_000_000_000);
@@ -261,7 +273,7 @@ fn what_does_not_come_up_failed_and_what_is_never_seen_timed_out() {
     let _ = healer.fault(oom(), &terms(Mode::Act), NONE);
     healer.removed(&shop());
     assert_eq!(scene.told()[0].actions[0].outcome, "obsolete");
-    assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 128 * MIB);
+    assert_eq!(healer.memory_of(&shop(), 2, &terms(Mode::Act)), 128 * MIB);
 }
 
 #[test]
@@ -271,9 +283,28 @@ fn an_agent_that_ends_in_between_leaves_it_unknown_and_the_limit_raised() {
     let _ = healer.fault(oom(), &terms(Mode::Act), NONE);
     drop(healer);
     let healer = scene.open();
-    assert_eq!(healer.memory_of(&shop(), 2, 128 * MIB), 228 * MIB);
+    assert_eq!(healer.memory_of(&shop(), 2, &terms(Mode::Act)), 228 * MIB);
     let _ = healer.fault(oom(), &terms(Mode::Observe), NONE);
     let unknown = scene.outcomes();
     let unknown = unknown.iter().filter(|one| one.1 == Resolved::Unknown);
     assert_eq!(unknown.count(), 2);
+}
+
+#[test]
+fn what_was_raised_ends_with_its_version_and_is_never_above_its_cap() {
+    let scene = Scene::new();
+    let healer = scene.open();
+    let _ = healer.fault(oom(), &terms(Mode::Act), NONE);
+    let capped = Terms {
+        memory_max: 160 * MIB,
+        ..terms(Mode::Act)
+    };
+    assert_eq!(healer.memory_of(&shop(), 2, &capped), 160 * MIB);
+    healer.keep(|function, version| (function, version) == (&shop(), 2));
+    assert_eq!(healer.memory_of(&shop(), 2, &terms(Mode::Act)), 228 * MIB);
+    // Its function was removed while nobody wrote that down.
+    healer.keep(|_, _| false);
+    drop(healer);
+    let healer = scene.open();
+    assert_eq!(healer.memory_of(&shop(), 2, &terms(Mode::Act)), 128 * MIB);
 }
