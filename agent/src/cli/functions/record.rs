@@ -32,6 +32,8 @@ impl Record {
         let mut file = File::create(&self.file).with_context(unwritable)?;
         let mut body = response.into_body();
         let mut lines = 0_u64;
+        // What is not a line yet: whenever this is interrupted, the file has whole ones.
+        let mut rest = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.with_context(|| {
                 format!(
@@ -40,11 +42,14 @@ impl Record {
                 )
             })?;
             if let Ok(data) = frame.into_data() {
-                lines += data
+                rest.extend_from_slice(&data);
+                let end = rest.iter().rposition(|byte| *byte == b'\n');
+                let whole: Vec<u8> = rest.drain(..end.map_or(0, |end| end + 1)).collect();
+                lines += whole
                     .iter()
                     .map(|byte| u64::from(*byte == b'\n'))
                     .sum::<u64>();
-                file.write_all(&data).with_context(unwritable)?;
+                file.write_all(&whole).with_context(unwritable)?;
             }
         }
         // The first says what it is.
