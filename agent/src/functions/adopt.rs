@@ -2,11 +2,12 @@
 //! used any more is ended.
 
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::thread;
+use std::time::{Duration, Instant, SystemTime};
 
 use hearth_runtime::id::RequestId;
 use hearth_runtime::sandbox::ask::Listed;
-use hearth_runtime::sandbox::backend::{Backend as _, Cancel, SandboxError};
+use hearth_runtime::sandbox::backend::{Backend as _, Cancel, Hello, Sandbox, SandboxError};
 use hearth_runtime::sandbox::message::{Ask, State};
 
 use super::failure::no_sandbox;
@@ -16,6 +17,11 @@ use super::manager::{Manager, blocking, lock};
 use super::node::Node as _;
 use super::pool::{About, Found, Lease};
 use super::problem::Problem;
+
+/// Times that one is spoken to.
+const ATTEMPTS: u32 = 4;
+/// Time between them.
+const PAUSE: Duration = Duration::from_millis(50);
 
 impl Manager {
     /// Looks for them, once; whoever comes meanwhile waits until it is done.
@@ -61,7 +67,12 @@ impl Manager {
             pools.expect(&function, true);
         }
         for (found, request) in busy {
+            let (function, version) = (Arc::clone(&found.function), found.deployed.version);
             self.wait_for(found, request);
+            if function.state().deployed.version != version {
+                // Another one was deployed meanwhile.
+                pools.expect(&function, true);
+            }
         }
         for found in idle {
             pools.found(found);
@@ -77,9 +88,26 @@ impl Manager {
         Ok(())
     }
 
+    /// Speaks with it. One that does not answer at once may be busy, or its socket is: it is asked
+    /// again before it counts as lost.
+    fn reach(&self, listed: &Listed) -> Option<(Box<dyn Sandbox>, Hello)> {
+        for attempt in 1.. {
+            match self.0.node.find(listed) {
+                Ok(found) => return Some(found),
+                Err(SandboxError::Gone) => return None,
+                Err(error) if attempt >= ATTEMPTS => {
+                    tracing::warn!("sandbox {} is given up: {error}", listed.sandbox);
+                    return None;
+                }
+                Err(_) => thread::sleep(PAUSE),
+            }
+        }
+        None
+    }
+
     /// What can be used of it, and the request that it is at work on.
     fn find(&self, listed: &Listed) -> Option<(Found, Option<RequestId>)> {
-        let (sandbox, hello) = self.0.node.find(listed).ok()?;
+        let (sandbox, hello) = self.reach(listed)?;
         let (name, version) = hello.function?;
         let function = self.function(&name).ok()?;
         let request = match hello.state {

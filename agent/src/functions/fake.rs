@@ -32,6 +32,8 @@ struct Inner {
     is_gone: bool,
     /// Claims that are refused for now.
     refusals: u32,
+    /// Times that one that is looked for does not answer.
+    silences: u32,
     alive: BTreeMap<SandboxId, Alive>,
     made: u32,
     ended: Vec<SandboxId>,
@@ -62,6 +64,11 @@ impl Fake {
     /// The next few claims are refused for now.
     pub(crate) fn refuse(&self, refusals: u32) {
         self.inner().refusals = refusals;
+    }
+
+    /// The next few that are looked for do not answer.
+    pub(crate) fn be_silent(&self, silences: u32) {
+        self.inner().silences = silences;
     }
 
     /// Whoever is told to hold does, or lets go.
@@ -174,6 +181,10 @@ impl Backend for Fake {
     }
 
     fn find(&self, listed: &Listed) -> Result<(Box<dyn Sandbox>, Hello), SandboxError> {
+        if self.inner().silences > 0 {
+            self.inner().silences -= 1;
+            return Err(SandboxError::Silent(Duration::ZERO));
+        }
         let sandbox = self.connected(listed.sandbox);
         let inner = self.inner();
         let alive = inner.alive.get(&listed.sandbox).ok_or(SandboxError::Gone)?;
@@ -272,6 +283,7 @@ impl Sandbox for FakeSandbox {
         match &*start.program.command[0] {
             "/never" => not_started(NotStarted::Deadline { after: patience }, b""),
             "/dies" => not_started(NotStarted::Exited { how: Exit::Code(7) }, b""),
+            "/panics" => panic!("as this test wants it"),
             "/says" => {
                 let kind = "My.InitError".to_owned();
                 not_started(
@@ -326,6 +338,14 @@ impl Sandbox for FakeSandbox {
                 }
                 Ok(Outcome::Answered(b"\"held\"".to_vec()))
             }
+            b"\"stay\"" => {
+                // Whatever is asked of it.
+                while self.node.inner().holds {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                failed(fault::CANCELLED, b"")
+            }
+            b"\"panic\"" => panic!("as this test wants it"),
             b"\"fail\"" => failed(
                 "My.Error",
                 b"{\"errorType\":\"My.Error\",\"errorMessage\":\"no\"}",

@@ -8,8 +8,8 @@ use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
 use hearth_runtime::sandbox::backend::{Backend as _, Cancel};
 use hearth_runtime::sandbox::message::Ask;
 use tokio::sync::{OnceCell, oneshot};
-use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::task::{JoinError, spawn_blocking};
+use tokio::time::{sleep, timeout};
 
 use super::clock::{Clock, NodeClock};
 use super::definition::Definition;
@@ -149,6 +149,10 @@ impl Manager {
         blocking(move || {
             let in_use = shared.in_use();
             let mut store = lock(&shared.store);
+            let known = lock(&shared.functions).get(&name).cloned();
+            if known.is_some_and(|function| function.state().is_removed) {
+                return Err(is_removed(&name));
+            }
             let deployed = store.deploy(&name, &definition, &in_use)?;
             let layers = store.paths(&deployed);
             let mut functions = lock(&shared.functions);
@@ -169,8 +173,17 @@ impl Manager {
 
     /// Removes a function with all that is of it. What it is at work on is cancelled.
     pub async fn remove(&self, name: &FunctionName) -> Result<(), Problem> {
+        let (manager, name) = (self.clone(), name.clone());
+        // Whoever asked may go: what is half removed could be neither used nor deployed.
+        let removing = tokio::spawn(async move { manager.remove_whole(&name).await });
+        removing.await.map_err(|error| unfinished(&error))?
+    }
+
+    async fn remove_whole(&self, name: &FunctionName) -> Result<(), Problem> {
         let function = self.function(name)?;
-        function.state().is_removed = true;
+        if std::mem::replace(&mut function.state().is_removed, true) {
+            return Err(is_removed(name));
+        }
         let mut changed = function.changed.subscribe();
         let pools = &self.0.pools;
         let mut gone = async |patience| {
@@ -258,8 +271,16 @@ impl Manager {
             };
             let shared = Arc::clone(&self.0);
             let (tell, told) = oneshot::channel();
+            // Also where it panics, and whoever asked is gone.
+            let at_work = Waiting {
+                shared: Arc::downgrade(&shared),
+                request: id,
+                is_over: false,
+            };
             let work = move || {
+                let mut at_work = at_work;
                 let worked = job.run(lease);
+                at_work.is_over = true;
                 if let Worked::Over(ending) = &worked {
                     lock(&shared.outcomes).end(id, ending.clone(), Instant::now());
                 }
@@ -365,8 +386,19 @@ impl Manager {
 
     /// Looks after idle sandboxes, and finds those of an agent before this one; for ever.
     pub async fn look_after(&self) {
+        tokio::join!(self.tick(), self.sweep());
+    }
+
+    /// Tells the pools the time when they want to hear it, whatever else takes long.
+    async fn tick(&self) {
+        loop {
+            self.0.pools.tick();
+            self.0.pools.due(SWEEP).await;
+        }
+    }
+
+    async fn sweep(&self) {
         let mut has_warned = false;
-        let mut swept: Option<Instant> = None;
         loop {
             match self.adopt().await {
                 Ok(()) => has_warned = false,
@@ -376,14 +408,10 @@ impl Manager {
                 }
                 Err(_) => {}
             }
-            self.0.pools.tick();
-            if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
-                let shared = Arc::clone(&self.0);
-                // It panics where we do; then there is nothing to look after.
-                let _ = spawn_blocking(move || shared.sweep()).await;
-                swept = Some(Instant::now());
-            }
-            self.0.pools.due(SWEEP).await;
+            let shared = Arc::clone(&self.0);
+            // It panics where we do; then there is nothing to look after.
+            let _ = spawn_blocking(move || shared.sweep()).await;
+            sleep(SWEEP).await;
         }
     }
 }
@@ -425,7 +453,7 @@ impl Shared {
     }
 }
 
-/// A request that did not reach its function yet: when this is dropped its id is free again.
+/// A request whose end is not told yet: when this is dropped its id is free again.
 struct Waiting {
     shared: Weak<Shared>,
     request: RequestId,
@@ -459,6 +487,11 @@ impl Drop for Caller {
     }
 }
 
+fn is_removed(name: &FunctionName) -> Problem {
+    let detail = "the function is being removed";
+    Problem::new(Kind::Busy, detail, "try again when it is gone").about("name", name)
+}
+
 fn no_thread(error: &impl std::fmt::Display) -> Problem {
     let detail = format!("nothing to work on it with: {error}");
     Problem::new(Kind::Busy, detail, "try again later")
@@ -468,8 +501,11 @@ fn no_thread(error: &impl std::fmt::Display) -> Problem {
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Problem> {
-    spawn_blocking(work).await.map_err(|error| {
-        let detail = format!("it could not be finished: {error}");
-        Problem::new(Kind::Store, detail, "see the log of hearth")
-    })
+    let done = spawn_blocking(work).await;
+    done.map_err(|error| unfinished(&error))
+}
+
+fn unfinished(error: &JoinError) -> Problem {
+    let detail = format!("it could not be finished: {error}");
+    Problem::new(Kind::Store, detail, "see the log of hearth")
 }

@@ -91,6 +91,11 @@ impl Tally {
         }
     }
 
+    /// What a function of the same name did before.
+    pub(super) fn add(&mut self, before: &Self) {
+        self.0.add(&before.0);
+    }
+
     /// All of it.
     pub(super) const fn counts(&self) -> &PoolCounts {
         &self.0

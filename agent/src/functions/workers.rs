@@ -52,16 +52,14 @@ impl Workers {
         if queue.threads >= shared.most {
             return Ok(());
         }
-        queue.threads += 1;
-        drop(queue);
+        // It waits for the lock, which is held so that what cannot be done is our own.
         let of_thread = Arc::clone(shared);
         let thread = thread::Builder::new().name(shared.name.to_owned());
         let spawned = thread.stack_size(STACK).spawn(move || of_thread.work());
         let Err(error) = spawned else {
+            queue.threads += 1;
             return Ok(());
         };
-        let mut queue = shared.queue();
-        queue.threads -= 1;
         if queue.threads > 0 {
             return Ok(());
         }

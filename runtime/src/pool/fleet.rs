@@ -1,9 +1,10 @@
 //! The pools of a node, which share its memory.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use super::greedy_dual::Clock;
-use super::input::{Action, Input, Instance, Reason, Refusal, Retired};
+use super::input::{Action, Input, Instance, Reason, Refusal, Retired, Ticket};
 use super::{Moment, Pool};
 use crate::id::FunctionName;
 
@@ -133,15 +134,7 @@ impl Fleet {
                 deadline,
             } => {
                 let Some(pool) = self.pools.get_mut(&function) else {
-                    let refusal = Refusal {
-                        reason: Reason::Removed,
-                        retry_after: std::time::Duration::ZERO,
-                    };
-                    out.push(Action::Refuse {
-                        function,
-                        ticket,
-                        refusal,
-                    });
+                    out.push(nobody(function, ticket));
                     return None;
                 };
                 pool.arrive(now, ticket, deadline, out);
@@ -171,12 +164,11 @@ impl Fleet {
             Input::NotStarted {
                 function,
                 instance,
+                without,
                 replace,
-            } => {
-                let pool = self.pools.get_mut(&function)?;
-                pool.not_started(now, instance, replace, out);
-                Some(function)
-            }
+            } => self.tell(function, |pool| {
+                pool.not_started(now, instance, without, replace, out);
+            }),
             Input::Served {
                 function,
                 instance,
@@ -300,11 +292,22 @@ impl Fleet {
     }
 }
 
+/// Who asks for a function that is not there is told.
+const fn nobody(function: FunctionName, ticket: Ticket) -> Action {
+    Action::Refuse {
+        function,
+        ticket,
+        refusal: Refusal {
+            reason: Reason::Removed,
+            retry_after: Duration::ZERO,
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
 
-    use super::super::{Served, Settings, Ticket};
+    use super::super::{Served, Settings};
     use super::*;
 
     struct Scene {
@@ -467,6 +470,33 @@ mod tests {
     }
 
     #[test]
+    fn what_there_is_no_sandbox_for_is_tried_again_soon_and_is_no_failure() {
+        let kept = Settings {
+            min: 2,
+            ..settings(3)
+        };
+        let mut scene = Scene::new(&[("a", kept)]);
+        let without = |instance| Input::NotStarted {
+            function: name("a"),
+            instance: Instance(instance),
+            without: true,
+            replace: false,
+        };
+        for round in 0..50 {
+            let first = 2 * round + 1;
+            assert_eq!(scene.tell(without(first)), []);
+            assert_eq!(scene.tell(without(first + 1)), []);
+            assert_eq!(
+                scene.pass(1),
+                [start("a", first + 2), start("a", first + 3)],
+                "a second later"
+            );
+        }
+        let pool = &scene.fleet.pools[&name("a")];
+        assert_eq!(pool.back_off(scene.now), (Duration::ZERO, 0));
+    }
+
+    #[test]
     fn what_has_ended_is_replaced_though_nobody_asks_and_not_before_its_pause() {
         let held = Settings {
             hold: true,
@@ -491,6 +521,7 @@ mod tests {
         let not_started = Input::NotStarted {
             function: name("shop"),
             instance: Instance(3),
+            without: false,
             replace: true,
         };
         assert_eq!(scene.tell(not_started), []);

@@ -12,6 +12,8 @@ use crate::id::FunctionName;
 
 /// When what there was no memory for is tried again.
 const MEMORY_AGAIN: Duration = Duration::from_secs(1);
+/// When what the node had no sandbox for is tried again, where nobody waits for it.
+const SANDBOX_AGAIN: Duration = Duration::from_secs(1);
 /// The shortest and the longest time after which another attempt is worth it.
 const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
@@ -29,6 +31,8 @@ pub struct Pool {
     old: BTreeSet<Instance>,
     waiting: VecDeque<Waiting>,
     back_off: BackOff,
+    /// The node had no sandbox: until when nothing is started that nobody waits for.
+    without: Moment,
     /// So many there are to be again, as some have ended.
     restore: u32,
     /// There was no memory: until when nothing is started,
@@ -110,6 +114,7 @@ impl Pool {
             old: BTreeSet::new(),
             waiting: VecDeque::new(),
             back_off: BackOff::default(),
+            without: Moment::default(),
             restore: 0,
             denied: None,
             spared: None,
@@ -272,6 +277,7 @@ impl Pool {
         &mut self,
         now: Moment,
         instance: Instance,
+        without: bool,
         replace: bool,
         out: &mut Vec<Action>,
     ) {
@@ -287,12 +293,16 @@ impl Pool {
         if is_old {
             return;
         }
-        self.back_off.failed(now);
+        if without {
+            self.without = now.after(SANDBOX_AGAIN);
+        } else {
+            self.back_off.failed(now);
+        }
         if !self.settings.hold
             && self.waiting.len() > self.starting.len()
             && let Some(waiting) = self.waiting.pop_front()
         {
-            let left = self.back_off.left(now);
+            let left = self.pause_left(now);
             let reason = Reason::NotStarted { instance };
             self.refuse(waiting.ticket, reason, left, out);
         }
@@ -329,6 +339,11 @@ impl Pool {
         if fault && !is_old {
             self.back_off.failed(now);
         }
+    }
+
+    /// How long nothing is started that nobody waits for.
+    fn pause_left(&self, now: Moment) -> Duration {
+        self.back_off.left(now).max(self.without.since(now))
     }
 
     /// There are to be as many again as there are now.
@@ -392,7 +407,8 @@ impl Pool {
         if self.instances() == 0 {
             self.uses = 0;
         }
-        let held = !self.back_off.left(now).is_zero();
+        let pause = self.pause_left(now);
+        let held = !pause.is_zero();
         let asked = count(self.busy.len() + self.waiting.len());
         let needed = asked.max(promised).max(self.restore);
         let room = self.settings.max.saturating_sub(current + old);
@@ -420,7 +436,7 @@ impl Pool {
             .filter(|_| current > self.target)
             .map(|oldest| oldest.since.after(plan.keep_alive));
         let late = self.waiting.iter().map(|waiting| waiting.deadline).min();
-        let tried = held.then(|| now.after(self.back_off.left(now)));
+        let tried = held.then(|| now.after(pause));
         self.next = [leaves, late, tried, self.denied, self.spared, plan.again]
             .into_iter()
             .flatten()

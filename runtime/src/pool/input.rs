@@ -86,6 +86,9 @@ pub enum Input {
         function: FunctionName,
         /// Which.
         instance: Instance,
+        /// The node had nothing to start it in: that is no failure of the function.
+        #[serde(default, skip_serializing_if = "is_false")]
+        without: bool,
         /// Another one takes its place, whether anybody asks for it or not, as soon as the function
         /// is not left alone.
         #[serde(default, skip_serializing_if = "is_false")]

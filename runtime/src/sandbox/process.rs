@@ -27,6 +27,9 @@ const PROMPT: Duration = Duration::from_secs(5);
 /// How much later than `hearth-init` we know that a deadline has passed: it has to say so, on a
 /// node that may have other things to do.
 const GRACE: Duration = Duration::from_secs(2);
+/// Frames that are taken in at once of one that is idle, and how long that may take: what else it
+/// says is for the next time, so that one that never stops holds up nobody.
+const HEARD: (u32, Duration) = (64, Duration::from_millis(5));
 /// Connections to the spawner that are kept; more are made where more are needed at once.
 const KEPT: usize = 8;
 
@@ -323,7 +326,11 @@ impl Sandbox for ProcessSandbox {
     }
 
     fn listen(&mut self, tell: &mut dyn FnMut(Told<'_>)) -> Result<(), SandboxError> {
-        loop {
+        let end = Instant::now() + HEARD.1;
+        for _ in 0..HEARD.0 {
+            if Instant::now() >= end {
+                break;
+            }
             // The least that a socket takes for a time.
             let frame = match self.next(Instant::now() + Duration::from_millis(1), &mut None) {
                 Ok(frame) => frame,
@@ -341,6 +348,7 @@ impl Sandbox for ProcessSandbox {
                 other => between(&other, &frame.body, tell)?,
             }
         }
+        Ok(())
     }
 }
 

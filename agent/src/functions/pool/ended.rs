@@ -188,6 +188,7 @@ impl Pools {
                     Input::NotStarted {
                         function,
                         instance,
+                        without: live.about().is_none(),
                         replace,
                     }
                 }

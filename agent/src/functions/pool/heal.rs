@@ -108,7 +108,8 @@ impl Pools {
         }
         let now = self.clock.now();
         let mut back_off: BackOff = pool.pause();
-        let is_start = matches!(death.during, During::Start(_));
+        // One that got no sandbox had no chance to fail.
+        let is_start = matches!(death.during, During::Start(_)) && live.about().is_some();
         if is_start || death.is_fault(live.deployed.definition.timeout.0) {
             back_off.failed(now);
         }

@@ -18,7 +18,12 @@ const WAITING: usize = 1024;
 
 /// Starts that somebody saw, who has not told of them yet.
 #[derive(Debug, Default)]
-pub(super) struct Measuring(VecDeque<Start>);
+pub(super) struct Measuring {
+    /// Timed, and not told of yet.
+    timed: VecDeque<Start>,
+    /// Told of, and not timed yet: what is seen does not wait for a warm-up.
+    seen: VecDeque<(Boottime, Duration)>,
+}
 
 #[derive(Debug)]
 struct Start {
@@ -32,9 +37,9 @@ impl Measuring {
     /// Takes out what is waited for no longer.
     fn late(&mut self, now: Instant) -> Vec<Start> {
         let is_late = |start: &Start| now.saturating_duration_since(start.since) >= SEEN;
-        let late = self.0.iter().take_while(|start| is_late(start)).count();
-        let over = self.0.len().saturating_sub(WAITING);
-        self.0.drain(..late.max(over)).collect()
+        let late = self.timed.iter().take_while(|start| is_late(start)).count();
+        let over = self.timed.len().saturating_sub(WAITING);
+        self.timed.drain(..late.max(over)).collect()
     }
 }
 
@@ -49,7 +54,13 @@ impl Pools {
         if self.watcher.is_none() {
             return self.measured(function, timed);
         }
-        lock(&self.measuring).0.push_back(Start {
+        let mut measuring = lock(&self.measuring);
+        let early = measuring.seen.iter().position(|(at, _)| *at == claimed);
+        if let Some((_, took)) = early.and_then(|at| measuring.seen.remove(at)) {
+            drop(measuring);
+            return self.measured(function, took);
+        }
+        measuring.timed.push_back(Start {
             claimed,
             function,
             timed,
@@ -61,8 +72,18 @@ impl Pools {
     pub(in super::super) fn saw(self: &Arc<Self>, claimed: Boottime, took: Duration) {
         let seen = {
             let mut measuring = lock(&self.measuring);
-            let at = measuring.0.iter().position(|one| one.claimed == claimed);
-            at.and_then(|at| measuring.0.remove(at))
+            let at = measuring
+                .timed
+                .iter()
+                .position(|one| one.claimed == claimed);
+            let start = at.and_then(|at| measuring.timed.remove(at));
+            if start.is_none() {
+                if measuring.seen.len() >= WAITING {
+                    measuring.seen.pop_front();
+                }
+                measuring.seen.push_back((claimed, took));
+            }
+            start
         };
         if let Some(start) = seen {
             self.measured(start.function, took);

@@ -22,7 +22,7 @@ mod start;
 mod tests;
 mod told;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -58,6 +58,9 @@ pub use record::Recording;
 const STARTS: usize = 32;
 /// Instances that are ended at once.
 const ENDS: usize = 16;
+/// How long what was counted of a function that was removed is told yet, and of how many.
+const TOLD: Duration = Duration::from_mins(1);
+const GONE: usize = 16;
 
 /// The pools.
 pub(super) struct Pools {
@@ -81,6 +84,9 @@ struct Inner {
     is_open: bool,
     /// Functions that have a pool.
     functions: BTreeMap<FunctionName, Arc<Function>>,
+    /// Functions that were removed a moment ago: what was counted of them is told yet, and one of
+    /// the same name counts on.
+    gone: VecDeque<(Moment, Arc<Function>)>,
     live: BTreeMap<Instance, Entry>,
     waiting: HashMap<Ticket, Waiter>,
     tickets: u64,
@@ -203,7 +209,7 @@ impl Pools {
         }
         for live in todo.start {
             let (pools, starting) = (Arc::clone(self), Arc::clone(&live));
-            if let Err(error) = self.starting.run(move || pools.start(&starting)) {
+            if let Err(error) = self.starting.run(move || pools.start_guarded(&starting)) {
                 self.has_no_thread(&live, &error);
             }
         }
@@ -247,8 +253,13 @@ impl Pools {
         let deployed = Arc::clone(&function.state().deployed);
         // Asked outside of the lock: who decides about faults may be writing.
         let memory_bytes = self.memory_of(&deployed);
-        let todo = self.decide(|inner, _, _| {
-            if !inner.is_open {
+        let todo = self.decide(|inner, now, _| {
+            let (is_removed, is_current) = {
+                let state = function.state();
+                (state.is_removed, Arc::ptr_eq(&state.deployed, &deployed))
+            };
+            // Whoever deployed another one meanwhile tells of that.
+            if !inner.is_open || is_removed || !is_current {
                 return None;
             }
             let name = deployed.name.clone();
@@ -256,6 +267,7 @@ impl Pools {
                 memory_bytes,
                 ..settings(&deployed)
             };
+            inner.go_on_counting(now, &name, function);
             inner.functions.insert(name.clone(), Arc::clone(function));
             Some(Input::Deploy {
                 function: name,
@@ -293,14 +305,19 @@ impl Pools {
 
     /// A function is gone, and so are its instances soon.
     pub(super) fn remove(self: &Arc<Self>, name: &FunctionName) {
-        let todo = self.decide(|inner, _, _| {
-            if let Some(function) = inner.functions.remove(name) {
-                *lock(&function.said) = None;
+        let mut todo = Todo::default();
+        let mut inner = lock(&self.inner);
+        let (now, function) = (self.clock.now(), name.clone());
+        // What it comes to is counted for the function still.
+        inner.apply(now, Input::Remove { function }, &mut todo);
+        if let Some(function) = inner.functions.remove(name) {
+            *lock(&function.said) = None;
+            if inner.gone.len() >= GONE {
+                inner.gone.pop_front();
             }
-            Some(Input::Remove {
-                function: name.clone(),
-            })
-        });
+            inner.gone.push_back((now, function));
+        }
+        drop(inner);
         self.carry_out_here(todo);
     }
 
@@ -343,7 +360,14 @@ impl Pools {
 
     fn take_in(self: &Arc<Self>, found: Found, busy: Option<Cancel>) -> Option<Arc<Live>> {
         let mut taken = None;
+        let mut old = None;
         let todo = self.decide(|inner, _, _| {
+            let current = found.function.state().deployed.version;
+            if busy.is_none() && current != found.deployed.version {
+                // Another one was deployed since it was looked for.
+                old = Some(found.about.id);
+                return None;
+            }
             let instance = inner.fleet.number();
             let function = found.deployed.name.clone();
             let is_busy = busy.is_some();
@@ -362,6 +386,11 @@ impl Pools {
             })
         });
         self.carry_out(todo);
+        if let Some(sandbox) = old
+            && let Err(error) = self.node.end(sandbox)
+        {
+            tracing::warn!("sandbox {sandbox} is not ended yet: {error}");
+        }
         if let Some(live) = &taken {
             live.is_limited(self.memory(live));
         }
@@ -396,19 +425,30 @@ impl Pools {
     pub(super) fn listen(self: &Arc<Self>) {
         let idle = self.look(|live, look| (look == Look::Idle).then(|| Arc::clone(live)));
         for live in idle {
-            if live.listen().is_err() && self.ended_idle(&live) {
-                let ended = self.take_away(&live);
-                let cause = Cause::Exited.or_memory(ended.as_ref());
-                let death = Death {
-                    during: During::Idle,
-                    cause,
-                    ended,
-                    elapsed: Duration::ZERO,
-                    interrupted: None,
-                };
-                self.is_over(&live, death);
+            if live.listen().is_ok() || !self.ended_idle(&live) {
+                continue;
+            }
+            // One takes a while: who asks the node, and who writes down what is decided.
+            let (pools, dead) = (Arc::clone(self), Arc::clone(&live));
+            if self.ending.run(move || pools.bury(&dead)).is_err() {
+                // Without a thread for it, this one has to.
+                self.bury(&live);
             }
         }
+    }
+
+    /// One has ended while it was idle.
+    fn bury(self: &Arc<Self>, live: &Arc<Live>) {
+        let ended = self.take_away(live);
+        let cause = Cause::Exited.or_memory(ended.as_ref());
+        let death = Death {
+            during: During::Idle,
+            cause,
+            ended,
+            elapsed: Duration::ZERO,
+            interrupted: None,
+        };
+        self.is_over(live, death);
     }
 
     /// Waits until the fleet wants to be asked, at most so long.
@@ -450,6 +490,21 @@ impl Pools {
 }
 
 impl Inner {
+    /// One of this name that was removed a moment ago did what it did.
+    fn go_on_counting(&mut self, now: Moment, name: &FunctionName, function: &Arc<Function>) {
+        self.gone.retain(|(at, _)| now.since(*at) < TOLD);
+        let is_it = |(_, gone): &(Moment, Arc<Function>)| gone.state().deployed.name == *name;
+        let Some(at) = self.gone.iter().position(is_it) else {
+            return;
+        };
+        if let Some((_, gone)) = self.gone.remove(at)
+            && !Arc::ptr_eq(&gone, function)
+        {
+            let before = gone.state().tally.clone();
+            function.state().tally.add(&before);
+        }
+    }
+
     fn apply(&mut self, now: Moment, input: Input, todo: &mut Todo) {
         let recorded = self.recorder.is_some().then(|| input.clone());
         let actions = self.fleet.apply(now, input);

@@ -49,9 +49,42 @@ struct Fallen {
     ended: Option<Ended>,
 }
 
+/// One is being started: where that panics it has failed.
+struct Guard<'a>(&'a Arc<Pools>, &'a Arc<Live>);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        let Self(pools, live) = self;
+        // One that is up already goes on.
+        if !thread::panicking() || !pools.is_coming_up(live) {
+            return;
+        }
+        let detail = "the thread that started it has ended";
+        let problem = Problem::new(Kind::Lost, detail, "see the log of hearth");
+        let fallen = Fallen {
+            cause: Cause::Lost,
+            unanswered: Err(problem),
+            ended: pools.take_away(live),
+        };
+        pools.has_fallen(live, Birth::new(), fallen, Instant::now());
+    }
+}
+
 impl Pools {
+    /// Starts one, or says that it did not start.
+    pub(super) fn start_guarded(self: &Arc<Self>, live: &Arc<Live>) {
+        let _guard = Guard(self, live);
+        self.start(live);
+    }
+
+    fn is_coming_up(&self, live: &Live) -> bool {
+        let inner = lock(&self.inner);
+        let entry = inner.live.get(&live.instance);
+        entry.is_some_and(|entry| matches!(entry.doing, Doing::Starting | Doing::Retired))
+    }
+
     /// Starts one.
-    pub(super) fn start(self: &Arc<Self>, live: &Arc<Live>) {
+    fn start(self: &Arc<Self>, live: &Arc<Live>) {
         let began = Instant::now();
         self.is_starting(live);
         let mut birth = Birth::new();

@@ -1,12 +1,13 @@
 use std::io::Cursor;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use hearth_runtime::id::{FunctionName, RequestId};
-use hearth_runtime::pool::Moment;
 use hearth_runtime::pool::simulate::recorded::{Head, replay};
-use hearth_runtime::sandbox::backend::Outcome;
+use hearth_runtime::pool::{Input, Moment};
+use hearth_runtime::sandbox::ask::Claimed;
+use hearth_runtime::sandbox::backend::{Backend as _, Outcome};
 use hearth_runtime::sandbox::message::State;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -17,9 +18,14 @@ use crate::functions::clock::{Clock, NodeClock};
 use crate::functions::fake::Fake;
 use crate::functions::invocation::Ending;
 use crate::functions::manager::Request;
+use crate::functions::node::Node as _;
+use crate::functions::pool::{About, Found};
+use crate::functions::starts::Watcher;
 use crate::functions::store::Store;
 use crate::functions::view::PoolView;
 use crate::functions::{Definition, Kind, Manager};
+use crate::observe::pool::Counter;
+use crate::time::Boottime;
 
 /// Its time of day is set by hand.
 struct Wall(Mutex<SystemTime>);
@@ -47,12 +53,16 @@ impl Scene {
     }
 
     fn on(node: Fake) -> Self {
+        Self::with(node, None)
+    }
+
+    fn with(node: Fake, watcher: Option<Arc<dyn Watcher>>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         std::fs::create_dir(folder.path().join("shop")).expect("a folder");
         let store = Store::open(&folder.path().join("store")).expect("a store");
         let clock = Arc::new(Wall(Mutex::new(SystemTime::now())));
         let by: Arc<dyn Clock> = Arc::clone(&clock) as _;
-        let manager = Manager::by(by, store, Arc::new(node.clone()), None);
+        let manager = Manager::by(by, store, Arc::new(node.clone()), watcher);
         Self {
             folder,
             node,
@@ -69,17 +79,25 @@ impl Scene {
         scene
     }
 
-    async fn deploy(&self, changes: Value) {
+    fn definition(&self, changes: Value) -> Definition {
         // Each of them as it is: how many more the default one wants is its own affair.
         let mut definition = json!({
             "root": [self.folder.path().join("shop")],
             "command": ["/bootstrap"],
             "policy": "fixed:600",
         });
-        for (key, value) in changes.as_object().expect("an object") {
-            definition[key] = value.clone();
-        }
-        let definition: Definition = serde_json::from_value(definition).expect("a definition");
+        let Value::Object(changes) = changes else {
+            panic!("not an object: {changes}");
+        };
+        definition
+            .as_object_mut()
+            .expect("an object")
+            .extend(changes);
+        serde_json::from_value(definition).expect("a definition")
+    }
+
+    async fn deploy(&self, changes: Value) {
+        let definition = self.definition(changes);
         let deployed = self.manager.deploy(shop(), definition).await;
         deployed.expect("deployed");
     }
@@ -448,6 +466,197 @@ async fn what_one_weighs_is_read_and_no_more_are_started_than_there_is_memory_fo
     assert!(problem.retry_after.is_some(), "{problem}");
     scene.node.hold(false);
     held.await.expect("no panic").expect("an answer");
+}
+
+#[tokio::test]
+async fn without_a_spawner_nothing_is_held_against_a_function() {
+    let scene = Scene::looked_after();
+    scene.deploy(json!({"min_instances": 1})).await;
+    scene.until("one", |pool| pool.ready == 1).await;
+    scene.node.set_gone(true);
+    let sandbox = scene.manager.sandboxes()[0].id;
+    scene.node.kill(sandbox);
+    scene.until("it is gone", |pool| pool.ready == 0).await;
+    for _ in 0..3 {
+        let told = scene.invoke("1").await.expect("no panic");
+        assert_eq!(told.expect_err("nobody").kind, Kind::NoSpawner);
+    }
+    assert_eq!(scene.pool().back_off_ms, 0);
+    scene.node.set_gone(false);
+    scene.until("one again", |pool| pool.ready == 1).await;
+}
+
+#[tokio::test]
+async fn what_is_being_removed_is_neither_deployed_nor_removed_twice() {
+    let scene = Scene::new();
+    scene.deploy(json!({"timeout": "1h"})).await;
+    scene.node.hold(true);
+    let working = scene.invoke("\"stay\"");
+    scene.until("at work", |pool| pool.busy == 1).await;
+    let manager = scene.manager.clone();
+    let removing = tokio::spawn(async move { manager.remove(&shop()).await });
+    while !scene
+        .manager
+        .function(&shop())
+        .expect("there")
+        .state()
+        .is_removed
+    {
+        tokio::task::yield_now().await;
+    }
+    // Whoever asked is gone; it is removed all the same.
+    removing.abort();
+    let again = scene.manager.remove(&shop()).await;
+    assert_eq!(again.expect_err("once").kind, Kind::Busy);
+    let definition = scene.definition(json!({}));
+    let deployed = scene.manager.deploy(shop(), definition.clone()).await;
+    assert_eq!(deployed.expect_err("not yet").kind, Kind::Busy);
+    scene.node.hold(false);
+    while scene.manager.function(&shop()).is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let _ = working.await.expect("no panic");
+    let count = |counter| {
+        let pools = scene.manager.pools().pools;
+        let pool = pools.iter().find(|pool| pool.function == "shop");
+        pool.expect("told a while yet").counts.counts[&counter]
+    };
+    assert_eq!(count(Counter::Retired("removed")), 1);
+    // One of the same name goes on counting: no count is ever less than before.
+    let deployed = scene.manager.deploy(shop(), definition).await;
+    deployed.expect("deployed");
+    assert_eq!(count(Counter::Retired("removed")), 1);
+    assert_eq!(scene.manager.pools().pools.len(), 1);
+}
+
+#[tokio::test]
+async fn an_instance_of_an_agent_before_goes_where_another_version_was_deployed_meanwhile() {
+    let scene = Scene::new();
+    scene.deploy(json!({})).await;
+    scene
+        .invoke("1")
+        .await
+        .expect("no panic")
+        .expect("an answer");
+    let function = scene.manager.function(&shop()).expect("a function");
+    let first = Arc::clone(&function.state().deployed);
+    let left = scene.node.leave("shop", 1, State::Idle);
+    let found = scene.manager.0.node.list().expect("a list");
+    let listed = found.iter().find(|one| one.sandbox == left);
+    let (sandbox, _) = scene
+        .manager
+        .0
+        .node
+        .find(listed.expect("it"))
+        .expect("it is there");
+    scene.deploy(json!({"pids": 99})).await;
+    scene.manager.0.pools.found(Found {
+        function,
+        deployed: first,
+        about: About {
+            id: left,
+            slot: "7".to_owned(),
+            cgroup: None,
+            pid: 1,
+            began: SystemTime::now(),
+            claimed: None,
+        },
+        sandbox,
+    });
+    assert_eq!(scene.pool().ready, 0);
+    assert_eq!(scene.node.counts(), (1, 0), "it has ended");
+}
+
+#[tokio::test]
+async fn what_panics_at_work_or_at_its_start_leaves_nothing_behind() {
+    let scene = Scene::new();
+    scene.deploy(json!({})).await;
+    let id = RequestId::random().expect("an id");
+    let request = || Request {
+        id,
+        payload: b"\"panic\"".to_vec(),
+        ..Request::default()
+    };
+    let told = scene.manager.invoke(&shop(), request()).await;
+    assert_eq!(told.expect_err("no answer").kind, Kind::Lost);
+    let known = scene.manager.outcome(id).await;
+    assert!(known.is_err(), "its id is free again: {known:?}");
+    assert_eq!(scene.node.counts(), (1, 0));
+    scene.deploy(json!({"command": ["/panics"]})).await;
+    let told = scene.invoke("1").await.expect("no panic");
+    assert_eq!(told.expect_err("no answer").kind, Kind::Lost);
+    assert_eq!((scene.pool().starting, scene.node.counts().1), (0, 0));
+}
+
+#[tokio::test]
+async fn one_that_does_not_answer_at_once_is_found_all_the_same() {
+    let node = Fake::default();
+    node.set_gone(true);
+    let scene = Scene::on(node);
+    scene.deploy(json!({"min_instances": 1})).await;
+    let kept = scene.node.leave("shop", 1, State::Idle);
+    scene.node.be_silent(2);
+    scene.node.set_gone(false);
+    scene
+        .invoke("1")
+        .await
+        .expect("no panic")
+        .expect("an answer");
+    assert_eq!(scene.manager.sandboxes()[0].id, kept);
+    assert_eq!(scene.node.counts(), (0, 1));
+}
+
+/// Sees starts: those in whose function's name somebody is in a hurry, before they are timed.
+#[derive(Default)]
+struct Seer {
+    claims: Mutex<Vec<Boottime>>,
+    manager: OnceLock<Manager>,
+}
+
+impl Watcher for Seer {
+    fn claimed(&self, _: &FunctionName, _: &Claimed, at: Boottime) {
+        self.claims.lock().expect("no panic").push(at);
+    }
+
+    fn ready(&self, claimed: Boottime, _: Boottime) {
+        if let Some(manager) = self.manager.get() {
+            manager.saw(claimed, Some(Duration::from_millis(111)), String::new());
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_start_that_somebody_saw_counts_as_it_was_seen_early_or_late() {
+    let seer = Arc::new(Seer::default());
+    let watcher: Arc<dyn Watcher> = Arc::clone(&seer) as _;
+    let scene = Scene::with(Fake::default(), Some(watcher));
+    let mut recording = scene.manager.record().expect("a recording");
+    scene.deploy(json!({})).await;
+    scene
+        .invoke("1")
+        .await
+        .expect("no panic")
+        .expect("an answer");
+    let claimed = seer.claims.lock().expect("no panic")[0];
+    let late = Some(Duration::from_millis(222));
+    scene.manager.saw(claimed, late, String::new());
+    // The next one is told of before it is up.
+    assert!(seer.manager.set(scene.manager.clone()).is_ok());
+    scene.deploy(json!({"pids": 99})).await;
+    scene
+        .invoke("2")
+        .await
+        .expect("no panic")
+        .expect("an answer");
+    let mut measured = Vec::new();
+    while let Ok(Some(record)) =
+        tokio::time::timeout(Duration::from_millis(200), recording.next()).await
+    {
+        if let Input::Measured { start, .. } = record.input {
+            measured.push(start.as_millis());
+        }
+    }
+    assert_eq!(measured, [222, 111]);
 }
 
 #[tokio::test]

@@ -1,6 +1,8 @@
 //! What the pools are like now, for who watches the node.
 
-use super::Pools;
+use hearth_runtime::pool::Moment;
+
+use super::{Pools, TOLD};
 use crate::functions::manager::lock;
 use crate::observe::pool::{PoolState, PoolsState};
 
@@ -25,8 +27,18 @@ impl Pools {
                 counts: function.state().tally.counts().clone(),
             })
         });
+        let recent = |at: &Moment| now.since(*at) < TOLD;
+        let gone = inner.gone.iter().filter(|(at, _)| recent(at));
+        let gone = gone.map(|(_, function)| {
+            let state = function.state();
+            PoolState {
+                function: state.deployed.name.to_string(),
+                counts: state.tally.counts().clone(),
+                ..PoolState::default()
+            }
+        });
         PoolsState {
-            pools: pools.collect(),
+            pools: pools.chain(gone).collect(),
             budget_bytes: inner.fleet.budget(),
             used_bytes: inner.fleet.used(),
         }

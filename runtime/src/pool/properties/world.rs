@@ -73,6 +73,7 @@ impl World {
                 if let Some((instance, function)) = self.pick(which, |s| s == State::Starting) {
                     self.instances.remove(&instance);
                     self.tell(Input::NotStarted {
+                        without: false,
                         function,
                         instance,
                         replace: which.is_multiple_of(2),
