@@ -154,7 +154,9 @@ fn who_is_interrupted_cancels_and_what_is_removed_ends_at_once() -> Result<()> {
     let scene = scene()?;
     let before = scene.node.remains()?;
     let agent = scene.agent("")?;
-    let name = scene.deploy(Language::Rust, &["--timeout", "1h"])?;
+    // None but those that somebody asks for: the default policy may have another one ready.
+    let more = ["--timeout", "1h", "--set", "policy=fixed:0"];
+    let name = scene.deploy(Language::Rust, &more)?;
     let busy = |scene: &Serving, count: u32| -> Result<bool> {
         let sandboxes = scene.node.spawner()?.list()?.len();
         let shown = scene.json(&["show", &name, "--json"])?;
