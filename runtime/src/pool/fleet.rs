@@ -133,12 +133,11 @@ impl Fleet {
                 ticket,
                 deadline,
             } => {
-                let Some(pool) = self.pools.get_mut(&function) else {
+                if !self.pools.contains_key(&function) {
                     out.push(nobody(function, ticket));
                     return None;
-                };
-                pool.arrive(now, ticket, deadline, out);
-                Some(function)
+                }
+                self.tell(function, |pool| pool.arrive(now, ticket, deadline, out))
             }
             Input::Again {
                 function,
@@ -174,8 +173,13 @@ impl Fleet {
                 instance,
                 work,
             } => self.of_instance(function, instance, out, |pool, out| {
-                pool.served(now, clock, instance, work, out);
+                pool.served(now, clock, instance, Some(work), out);
             }),
+            Input::Unused { function, instance } => {
+                self.of_instance(function, instance, out, |pool, out| {
+                    pool.served(now, clock, instance, None, out);
+                })
+            }
             Input::Ended {
                 function,
                 instance,
@@ -496,25 +500,173 @@ mod tests {
         assert_eq!(pool.back_off(scene.now), (Duration::ZERO, 0));
     }
 
-    #[test]
-    fn what_has_ended_is_replaced_though_nobody_asks_and_not_before_its_pause() {
-        let held = Settings {
-            hold: true,
-            ..settings(3)
-        };
-        let mut scene = Scene::new(&[("shop", held)]);
-        scene.arrive("shop");
-        scene.started("shop", 1);
-        let ended = |instance, replace| Input::Ended {
-            function: name("shop"),
+    fn deploy(function: &str, settings: Settings, renew: bool) -> Input {
+        Input::Deploy {
+            function: name(function),
+            settings: Box::new(settings),
+            renew,
+        }
+    }
+
+    fn ended(function: &str, instance: u64, replace: bool) -> Input {
+        Input::Ended {
+            function: name(function),
             instance: Instance(instance),
             fault: true,
             replace,
+        }
+    }
+
+    fn starts(actions: &[Action]) -> usize {
+        let is_start = |action: &&Action| matches!(action, Action::Start { .. });
+        actions.iter().filter(is_start).count()
+    }
+
+    fn held(max: u32) -> Settings {
+        Settings {
+            hold: true,
+            ..settings(max)
+        }
+    }
+
+    /// So many are at work, as its first ones.
+    fn at_work(scene: &mut Scene, function: &str, many: u64) {
+        for _ in 0..many {
+            scene.arrive(function);
+        }
+        for number in 1..=many {
+            scene.started(function, number);
+        }
+    }
+
+    #[test]
+    fn what_was_to_be_replaced_is_not_when_something_newer_or_smaller_is_deployed() {
+        for renew in [true, false] {
+            let mut scene = Scene::new(&[("a", held(5))]);
+            at_work(&mut scene, "a", 5);
+            for instance in 1..=10 {
+                scene.tell(ended("a", instance, true));
+            }
+            let mut actions = scene.tell(deploy("a", held(2), renew));
+            for _ in 0..50 {
+                for action in std::mem::take(&mut actions) {
+                    if let Action::Start { instance, .. } = action {
+                        actions.extend(scene.started("a", instance.0));
+                    }
+                }
+                actions.extend(scene.pass(60));
+            }
+            assert_eq!(scene.fleet.pools[&name("a")].instances(), 0);
+            let starts = scene.fleet.pools[&name("a")].counts().starts;
+            assert!(starts <= 5 + 5 + 2, "{starts}");
+        }
+    }
+
+    #[test]
+    fn after_a_pause_one_is_tried_first_and_the_rest_follow() {
+        let mut scene = Scene::new(&[("a", held(5))]);
+        at_work(&mut scene, "a", 5);
+        // All five are one failure; so are those that took their places, and then there is a pause.
+        for instance in 1..=10 {
+            scene.tell(ended("a", instance, true));
+        }
+        assert_eq!(scene.fleet.pools[&name("a")].back_off(scene.now).1, 2);
+        assert_eq!(scene.pass(9), []);
+        assert_eq!(scene.pass(1), [start("a", 11)]);
+        scene.arrive("a");
+        scene.arrive("a");
+        assert_eq!(scene.started("a", 11), [serve("a", 6, 11, Served::Miss)]);
+        let rest = scene.served("a", 11);
+        assert_eq!(rest[0], serve("a", 7, 11, Served::Queued));
+        assert_eq!(starts(&rest), 4, "{rest:?}");
+    }
+
+    #[test]
+    fn one_that_lives_though_nobody_asks_is_followed_by_the_rest() {
+        let kept = Settings { min: 3, ..held(5) };
+        let mut scene = Scene::new(&[("a", kept)]);
+        for instance in 1..=6 {
+            scene.tell(ended("a", instance, false));
+        }
+        assert_eq!(scene.pass(10), [start("a", 7)]);
+        assert_eq!(scene.started("a", 7), []);
+        assert_eq!(scene.pass(9), []);
+        assert_eq!(scene.pass(1), [start("a", 8), start("a", 9)]);
+    }
+
+    #[test]
+    fn those_that_run_something_older_are_not_replaced_while_nobody_waits() {
+        let spare = Settings {
+            reserved: 1,
+            ..settings(50)
         };
-        assert_eq!(scene.tell(ended(1, true)), [start("shop", 2)]);
+        let mut scene = Scene::new(&[("a", settings(50))]);
+        at_work(&mut scene, "a", 20);
+        assert_eq!(scene.tell(deploy("a", settings(50), true)), []);
+        assert_eq!(scene.arrive("a"), [start("a", 21)]);
+        // One in reserve is one, whoever still is at work.
+        let mut scene = Scene::new(&[("b", spare.clone())]);
+        scene.started("b", 1);
+        at_work(&mut scene, "b", 20);
+        let actions = scene.tell(deploy("b", spare, true));
+        assert_eq!(starts(&actions), 1, "{actions:?}");
+    }
+
+    #[test]
+    fn what_was_weighed_is_not_said_of_something_newer() {
+        let mut scene = Scene::new(&[("a", settings(1))]);
+        let weight = |scene: &Scene| scene.fleet.pools[&name("a")].weight();
+        scene.tell(Input::Weighed {
+            function: name("a"),
+            bytes: 7,
+        });
+        scene.tell(deploy("a", settings(1), false));
+        assert_eq!(weight(&scene), 7);
+        scene.tell(deploy("a", settings(1), true));
+        assert_eq!(weight(&scene), 100);
+    }
+
+    #[test]
+    fn a_request_that_never_came_to_its_instance_teaches_nothing() {
+        let quantile = Settings {
+            policy: "quantile:50".parse().expect("a policy"),
+            ..settings(9)
+        };
+        let targets = [true, false].map(|is_used| {
+            let mut scene = Scene::new(&[("a", quantile.clone())]);
+            scene.arrive("a");
+            scene.started("a", 1);
+            for _ in 0..30 {
+                scene.tell(if is_used {
+                    Input::Served {
+                        function: name("a"),
+                        instance: Instance(1),
+                        work: Duration::from_secs(30),
+                    }
+                } else {
+                    Input::Unused {
+                        function: name("a"),
+                        instance: Instance(1),
+                    }
+                });
+                scene.pass(1);
+                scene.arrive("a");
+            }
+            scene.fleet.pools[&name("a")].size().target
+        });
+        // At the same rate, work of 30 s wants 30; work of which nothing is known wants one.
+        assert_eq!(targets, [9, 1]);
+    }
+
+    #[test]
+    fn what_has_ended_is_replaced_though_nobody_asks_and_not_before_its_pause() {
+        let mut scene = Scene::new(&[("shop", held(3))]);
+        scene.arrive("shop");
+        scene.started("shop", 1);
+        assert_eq!(scene.tell(ended("shop", 1, true)), [start("shop", 2)]);
         scene.started("shop", 2);
         // The second one in a row: ten seconds.
-        assert_eq!(scene.tell(ended(2, true)), []);
+        assert_eq!(scene.tell(ended("shop", 2, true)), []);
         assert_eq!(scene.pass(9), []);
         assert_eq!(scene.pass(1), [start("shop", 3)]);
         // One that does not come up either is still to be replaced, once.
@@ -527,7 +679,7 @@ mod tests {
         assert_eq!(scene.tell(not_started), []);
         assert_eq!(scene.pass(20), [start("shop", 4)]);
         scene.started("shop", 4);
-        assert_eq!(scene.tell(ended(4, false)), []);
+        assert_eq!(scene.tell(ended("shop", 4, false)), []);
         assert_eq!(scene.pass(300), [], "nobody asked for it");
     }
 }

@@ -186,12 +186,14 @@ impl Pool {
         if settings.policy != self.settings.policy {
             self.policy = settings.policy.build();
         }
-        if settings.memory_bytes != self.settings.memory_bytes {
+        // What was weighed says nothing of what takes its place.
+        if renew || settings.memory_bytes != self.settings.memory_bytes {
             self.weight = settings.memory_bytes;
         }
+        self.restore = self.restore.min(settings.max);
         self.settings = settings;
         if renew {
-            self.back_off = BackOff::default();
+            (self.back_off, self.restore) = (BackOff::default(), 0);
             self.old = self.starting.union(&self.busy).copied().collect();
             while let Some(ready) = self.ready.pop_front() {
                 self.retire(ready.instance, Retired::Old, out);
@@ -247,6 +249,8 @@ impl Pool {
     }
 
     pub(super) fn found(&mut self, now: Moment, clock: Clock, instance: Instance, busy: bool) {
+        self.back_off.begun(instance);
+        self.back_off.came_up(now, instance);
         // Somebody asked for it, not long ago: else it would have been retired.
         self.policy.arrived(now);
         if busy {
@@ -269,6 +273,7 @@ impl Pool {
         if self.old.remove(&instance) {
             return self.retire(instance, Retired::Old, out);
         }
+        self.back_off.came_up(now, instance);
         self.idle(now, clock, instance);
         self.serve(now, Served::Miss, out);
     }
@@ -296,7 +301,7 @@ impl Pool {
         if without {
             self.without = now.after(SANDBOX_AGAIN);
         } else {
-            self.back_off.failed(now);
+            self.back_off.failed(now, instance);
         }
         if !self.settings.hold
             && self.waiting.len() > self.starting.len()
@@ -308,19 +313,23 @@ impl Pool {
         }
     }
 
+    /// It is done; `work` is none where it had nothing to do.
     pub(super) fn served(
         &mut self,
         now: Moment,
         clock: Clock,
         instance: Instance,
-        work: Duration,
+        work: Option<Duration>,
         out: &mut Vec<Action>,
     ) {
         if !self.busy.remove(&instance) {
             return self.retire(instance, Retired::Surplus, out);
         }
-        self.policy.served(now, work);
-        self.work = self.work.saturating_mul(7).saturating_add(work) / 8;
+        if let Some(work) = work {
+            self.back_off.served(now, instance);
+            self.policy.served(now, work);
+            self.work = self.work.saturating_mul(7).saturating_add(work) / 8;
+        }
         if self.old.remove(&instance) {
             return self.retire(instance, Retired::Old, out);
         }
@@ -337,7 +346,7 @@ impl Pool {
         self.starting.remove(&instance);
         self.ready.retain(|ready| ready.instance != instance);
         if fault && !is_old {
-            self.back_off.failed(now);
+            self.back_off.failed(now, instance);
         }
     }
 
@@ -403,22 +412,18 @@ impl Pool {
             self.ready.pop_front();
             self.retire(instance, why, out);
             current -= 1;
+            // Else what is not needed would start again.
+            self.restore = self.restore.saturating_sub(1);
         }
         if self.instances() == 0 {
             self.uses = 0;
         }
         let pause = self.pause_left(now);
         let held = !pause.is_zero();
-        let asked = count(self.busy.len() + self.waiting.len());
-        let needed = asked.max(promised).max(self.restore);
+        let is_unproven = self.back_off.is_unproven(now);
         let room = self.settings.max.saturating_sub(current + old);
-        let must = match (held, self.settings.hold) {
-            (false, _) => needed.saturating_sub(current),
-            (true, false) => count(self.waiting.len().saturating_sub(self.starting.len())),
-            (true, true) => 0,
-        };
-        let must = must.min(room);
-        let may = if held {
+        let must = self.missing(held, is_unproven).min(room);
+        let may = if held || is_unproven {
             0
         } else {
             self.target.saturating_sub(current + must).min(room - must)
@@ -437,16 +442,46 @@ impl Pool {
             .map(|oldest| oldest.since.after(plan.keep_alive));
         let late = self.waiting.iter().map(|waiting| waiting.deadline).min();
         let tried = held.then(|| now.after(pause));
-        self.next = [leaves, late, tried, self.denied, self.spared, plan.again]
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|next| next.max(now.after(Duration::from_nanos(1))));
+        let proof = self.back_off.proof().filter(|_| is_unproven);
+        self.next = [
+            leaves,
+            late,
+            tried,
+            proof,
+            self.denied,
+            self.spared,
+            plan.again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map(|next| next.max(now.after(Duration::from_nanos(1))));
         wanted
+    }
+
+    /// Those that are to be started, so that who waits is served and what was promised is there.
+    fn missing(&self, held: bool, is_unproven: bool) -> u32 {
+        let waiting = count(self.waiting.len());
+        let asked = self.at_work().saturating_add(waiting);
+        let needed = asked.max(self.promised()).max(self.restore);
+        let missing = needed.saturating_sub(self.current());
+        let at_once = match (held, is_unproven) {
+            (true, _) => 0,
+            (false, true) => u32::from(!self.is_probed()),
+            (false, false) => return missing,
+        };
+        // Where nobody is held back each request is an attempt.
+        let tries = if self.settings.hold {
+            0
+        } else {
+            waiting.saturating_sub(count(self.starting.len()))
+        };
+        missing.min(at_once).max(tries)
     }
 
     /// Starts one, as there is room for it.
     pub(super) fn start(&mut self, instance: Instance, out: &mut Vec<Action>) {
+        self.back_off.begun(instance);
         self.starting.insert(instance);
         self.counts.starts += 1;
         out.push(Action::Start {
@@ -472,6 +507,18 @@ impl Pool {
         self.instances() - count(self.old.len())
     }
 
+    /// Those of them that are at work.
+    fn at_work(&self) -> u32 {
+        count(self.busy.difference(&self.old).count())
+    }
+
+    /// Whether there is one that began after the last failure.
+    fn is_probed(&self) -> bool {
+        let ready = self.ready.iter().map(|ready| &ready.instance);
+        let mut all = ready.chain(&self.starting).chain(&self.busy);
+        all.any(|instance| self.back_off.is_anew(*instance))
+    }
+
     /// Idle ones that may go for somebody else.
     pub(super) fn evictable(&self) -> u32 {
         self.current()
@@ -495,6 +542,7 @@ impl Pool {
         };
         if let Some(ready) = self.ready.remove(index) {
             self.counts.evicted += 1;
+            self.restore = self.restore.saturating_sub(1);
             self.retire(ready.instance, Retired::Evicted, out);
         }
     }
@@ -503,7 +551,7 @@ impl Pool {
     fn promised(&self) -> u32 {
         let reserved = match self.settings.reserved {
             0 => 0,
-            reserved => reserved.saturating_add(count(self.busy.len())),
+            reserved => reserved.saturating_add(self.at_work()),
         };
         let promised = self.settings.min.max(self.scheduled).max(reserved);
         promised.min(self.settings.max)

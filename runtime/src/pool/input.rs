@@ -103,6 +103,13 @@ pub enum Input {
         /// How long it took.
         work: Duration,
     },
+    /// It waits for work again: the request that it was [given](Action::Serve) did not come to it.
+    Unused {
+        /// Of which.
+        function: FunctionName,
+        /// Which.
+        instance: Instance,
+    },
     /// It is gone: at work or not.
     Ended {
         /// Of which.
@@ -162,7 +169,8 @@ pub enum Action {
         /// Its number from now on.
         instance: Instance,
     },
-    /// Give the request to the instance; answered by [`Input::Served`] or [`Input::Ended`].
+    /// Give the request to the instance; answered by [`Input::Served`],
+    /// [`Input::Unused`] or [`Input::Ended`].
     Serve {
         /// Of which.
         function: FunctionName,

@@ -22,7 +22,8 @@ enum Step {
     Cancel(u8),
     Started(u8),
     NotStarted(u8),
-    Served(u8),
+    /// Whether it had something to do.
+    Served(u8, bool),
     /// Whether it was its own fault, and who was served by it comes again.
     Ended(u8, bool, bool),
     Found(u8, bool),
@@ -64,7 +65,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         1 => byte().prop_map(Cancel),
         12 => byte().prop_map(Started),
         2 => byte().prop_map(NotStarted),
-        12 => byte().prop_map(Served),
+        12 => (byte(), any::<bool>()).prop_map(|(instance, is_used)| Served(instance, is_used)),
         2 => (byte(), any::<bool>(), any::<bool>())
             .prop_map(|(instance, fault, again)| Ended(instance, fault, again)),
         1 => (byte(), any::<bool>()).prop_map(|(function, busy)| Found(function, busy)),

@@ -111,7 +111,7 @@ impl Pools {
         // One that got no sandbox had no chance to fail.
         let is_start = matches!(death.during, During::Start(_)) && live.about().is_some();
         if is_start || death.is_fault(live.deployed.definition.timeout.0) {
-            back_off.failed(now);
+            back_off.failed(now, live.instance);
         }
         Some(PoolNow {
             pause: back_off.left(now),

@@ -179,22 +179,18 @@ impl Lease {
     /// It is done with a request, which took so long, and waits for the next one.
     pub(in super::super) fn served(mut self, work: Duration) {
         self.is_over = true;
-        self.give_back(work);
-    }
-
-    /// It has ended; whether its request is to be done again.
-    pub(in super::super) fn ended(mut self, death: Death) -> bool {
-        self.is_over = true;
-        self.pools.ended(&self.live, death)
-    }
-
-    fn give_back(&self, work: Duration) {
         self.pools
             .is_idle(&self.live, |function, instance| Input::Served {
                 function,
                 instance,
                 work,
             });
+    }
+
+    /// It has ended; whether its request is to be done again.
+    pub(in super::super) fn ended(mut self, death: Death) -> bool {
+        self.is_over = true;
+        self.pools.ended(&self.live, death)
     }
 }
 
@@ -216,6 +212,10 @@ impl Drop for Lease {
             self.pools.ended(&self.live, death);
             return;
         }
-        self.give_back(Duration::ZERO);
+        self.pools
+            .is_idle(&self.live, |function, instance| Input::Unused {
+                function,
+                instance,
+            });
     }
 }

@@ -80,16 +80,20 @@ impl World {
                     });
                 }
             }
-            Step::Served(which) => {
+            Step::Served(which, is_used) => {
                 let busy = |state| matches!(state, State::Busy(_));
                 if let Some((instance, function)) = self.pick(which, busy) {
                     self.over(instance);
                     self.become_(instance, State::Ready);
                     let work = Duration::from_millis(50);
-                    self.tell(Input::Served {
-                        function,
-                        instance,
-                        work,
+                    self.tell(if is_used {
+                        Input::Served {
+                            function,
+                            instance,
+                            work,
+                        }
+                    } else {
+                        Input::Unused { function, instance }
                     });
                 }
             }
@@ -170,7 +174,8 @@ impl World {
     fn deploy(&mut self, function: u8, settings: Settings, renew: bool) {
         let function = name(function);
         let known = self.functions.get(&function);
-        let same = known.filter(|known| known.settings.memory_bytes == settings.memory_bytes);
+        let same =
+            known.filter(|known| !renew && known.settings.memory_bytes == settings.memory_bytes);
         let weight = same.map_or(settings.memory_bytes, |known| known.weight);
         let scheduled = known.map_or(0, |known| known.scheduled);
         if renew && known.is_some() {
@@ -386,7 +391,7 @@ impl World {
 
     /// Where there is memory, and the function does not keep failing.
     fn keeps_promise(&self, function: &FunctionName, pool: &Pool) {
-        if self.budget.is_some() || !pool.back_off(self.now).0.is_zero() {
+        if self.budget.is_some() || pool.back_off(self.now).1 > 1 {
             return;
         }
         let max = self.functions[function].settings.max;
@@ -401,7 +406,9 @@ impl World {
     fn promised(&self, function: &FunctionName) -> u32 {
         let known = &self.functions[function];
         let settings = &known.settings;
-        let busy = self.count(function, |one| matches!(one.state, State::Busy(_)));
+        let busy = self.count(function, |one| {
+            !one.is_old && matches!(one.state, State::Busy(_))
+        });
         let reserved = match settings.reserved {
             0 => 0,
             reserved => reserved + busy,
