@@ -101,7 +101,25 @@ impl Fleet {
             }
             self.settle(&function, &mut out);
         }
+        if out
+            .iter()
+            .any(|action| matches!(action, Action::Retire { .. }))
+        {
+            self.freed(&mut out);
+        }
         out
+    }
+
+    /// Who was denied memory tries again at once, as something went.
+    fn freed(&mut self, out: &mut Vec<Action>) {
+        let denied = self.pools.iter().filter(|(_, pool)| pool.is_denied());
+        let denied: Vec<_> = denied.map(|(function, _)| function.clone()).collect();
+        for function in denied {
+            if let Some(pool) = self.pools.get_mut(&function) {
+                pool.freed();
+            }
+            self.settle(&function, out);
+        }
     }
 
     /// Tells the pool; that is to be brought into order then.
@@ -560,6 +578,41 @@ mod tests {
             let starts = scene.fleet.pools[&name("a")].counts().starts;
             assert!(starts <= 5 + 5 + 2, "{starts}");
         }
+    }
+
+    #[test]
+    fn the_cheapest_to_have_again_goes_first() {
+        let mut scene = Scene::new(&[("a", settings(3)), ("b", settings(3)), ("c", settings(3))]);
+        scene.tell(Input::Budget { bytes: 200 });
+        for (function, start) in [("a", 5), ("b", 1)] {
+            scene.tell(Input::Measured {
+                function: name(function),
+                start: Duration::from_secs(start),
+            });
+        }
+        // The slow one is idle for longer, and stays.
+        for (instance, function) in [(1, "a"), (2, "b")] {
+            scene.arrive(function);
+            scene.started(function, instance);
+            scene.served(function, instance);
+        }
+        assert_eq!(
+            scene.arrive("c"),
+            [retire("b", 2, Retired::Evicted), start("c", 3)]
+        );
+    }
+
+    #[test]
+    fn who_was_denied_memory_has_what_goes_at_once() {
+        let mut scene = Scene::new(&[("a", settings(3)), ("b", settings(3))]);
+        scene.tell(Input::Budget { bytes: 100 });
+        at_work(&mut scene, "a", 1);
+        assert_eq!(scene.arrive("b"), []);
+        scene.tell(deploy("a", settings(3), true));
+        assert_eq!(
+            scene.served("a", 1),
+            [retire("a", 1, Retired::Old), start("b", 2)]
+        );
     }
 
     #[test]

@@ -490,6 +490,16 @@ impl Pool {
         });
     }
 
+    /// Whether what is needed is not started for want of memory.
+    pub(super) const fn is_denied(&self) -> bool {
+        self.denied.is_some()
+    }
+
+    /// Some memory may be free again.
+    pub(super) const fn freed(&mut self) {
+        self.denied = None;
+    }
+
     /// There is no memory for one; `must` says whether one is needed. Where it is not, who comes
     /// next is tried for at once, as others may go for that.
     pub(super) fn denied(&mut self, now: Moment, must: bool) {

@@ -31,3 +31,34 @@ impl Clock {
         self.0 = self.0.max(evicted.0);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn what_is_used_often_starts_slowly_and_is_small_is_worth_more() {
+        let clock = Clock::default();
+        let worth = clock.worth(2, SECOND, 1 << 30);
+        assert!(clock.worth(3, SECOND, 1 << 30) > worth);
+        assert!(clock.worth(2, SECOND * 2, 1 << 30) > worth);
+        assert!(clock.worth(2, SECOND, 1 << 29) > worth);
+    }
+
+    #[test]
+    fn what_is_not_used_any_more_gets_old() {
+        let mut clock = Clock::default();
+        let once_popular = clock.worth(3, SECOND, 1 << 30);
+        for _ in 0..4 {
+            let seldom = clock.worth(1, SECOND, 1 << 30);
+            assert!(clock.worth(1, SECOND, 1 << 30) <= seldom);
+            clock.rise(seldom);
+        }
+        assert!(clock.worth(1, SECOND, 1 << 30) > once_popular);
+        // It never goes back.
+        clock.rise(once_popular);
+        assert!(clock.worth(1, SECOND, 1 << 30) > once_popular);
+    }
+}
