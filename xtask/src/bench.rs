@@ -81,10 +81,10 @@ pub(crate) enum What {
     /// How often requests wait for a start, and how much memory waits for requests, by the policy
     /// of the pools: simulated on made-up traces of several kinds.
     Policy {
-        /// Traces of each kind.
+        /// Traces of each kind, by seeds from 1000 on: none that the policy was chosen by.
         #[arg(long, default_value_t = 20)]
         seeds: usize,
-        /// Apps of a trace [default: 100, and where they are asked rarely 200].
+        /// Apps of a trace [default: 50, and where they are asked rarely 100].
         #[arg(long, value_name = "N")]
         apps: Option<usize>,
     },

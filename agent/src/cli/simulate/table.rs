@@ -31,13 +31,14 @@ pub(super) fn table(title: &str, trace: &Trace, reports: &[Report], terminal: &T
         right("", 8),
     );
     let heading = format!(
-        "{}  {}  {}  {}  {}  {}  {}  {}  {}",
+        "{}  {}  {}  {}  {}  {}  {}  {}  {}  {}",
         fit("POLICY", width),
         right("STARTS", 7),
         right("P50", 7),
         right("P75", 7),
         right("P99", 7),
         right("GiB h", 8),
+        right("WAITED", 8),
         right("REGRET", 8),
         right("QUEUED", 8),
         right("REFUSED", 8),
@@ -46,13 +47,14 @@ pub(super) fn table(title: &str, trace: &Trace, reports: &[Report], terminal: &T
     let _ = writeln!(text, "{}", terminal.dim(&heading));
     for report in reports {
         let line = format!(
-            "{}  {}  {}  {}  {}  {}  {}  {}  {}",
+            "{}  {}  {}  {}  {}  {}  {}  {}  {}  {}",
             fit(&name(report), width),
             right(&percent(report.cold_start_share), 7),
             right(&percent(report.functions.p50), 7),
             right(&percent(report.functions.p75), 7),
             right(&percent(report.functions.p99), 7),
             right(&format!("{:.1}", report.idle_memory_gib_s / 3600.0), 8),
+            right(&percent(report.waited_share), 8),
             right(&percent(report.regret), 8),
             right(&count(report.queued), 8),
             right(&count(report.refused), 8),

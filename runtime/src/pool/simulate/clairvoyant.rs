@@ -2,16 +2,21 @@
 //!
 //! It bounds those that start an instance when a request finds none, and never ahead of one. To
 //! them each gap between an instance's last request and its next one is a choice: keep it, which
-//! costs the gap's length times its memory, or let it go, which costs one cold start. All choices
-//! cost the same on one side, so with a given memory-time it is best to keep the cheapest gaps.
+//! costs the gap's length times its memory, or let it go, so that one more request is not served at
+//! once. All choices cost the same on one side, so with a given memory-time it is best to keep the
+//! cheapest gaps. What is counted is the same on both sides: requests that are not served at once,
+//! whether they wait for a start, wait for an instance at work, or are refused.
 //!
 //! Which gaps there are does not depend on the choices where the instance that was used last is used
 //! first: then they are those between a fall of the function's concurrency below a level and its
 //! next rise to it. Giving a request an instance that waited longer never makes kept gaps shorter.
 //!
-//! Starts take no time in here, so that a policy whose cold starts make a request end later has a
-//! gap that is a start shorter than the bound's. One that starts ahead is not bound at all: it may
-//! be below, by what it can foretell.
+//! Starts take no time in here. Where they do, a request that waits ends later, and the gap after
+//! it is as much shorter than in here. While a request waits there is an instance that starts for
+//! it, so that all gaps together are shorter by no more than the time that instances take to start:
+//! who is compared gets that memory-time on top of what was idle. (Only where memory is short do
+//! requests wait for longer than that.) One that starts ahead is not bound at all: it may be below,
+//! by what it can foretell.
 
 use super::Trace;
 use super::report::gib_s;
@@ -57,21 +62,22 @@ impl Clairvoyant {
         }
     }
 
-    /// Cold starts at least, with so much idle memory-time.
-    pub(super) fn cold_starts(&self, idle_byte_ns: u128) -> u64 {
-        let kept = self.kept.partition_point(|sum| *sum <= idle_byte_ns);
+    /// Requests that are not served at once at least, with so much memory-time without work.
+    pub(super) fn waited(&self, unused_byte_ns: u128) -> u64 {
+        let kept = self.kept.partition_point(|sum| *sum <= unused_byte_ns);
         self.requests.saturating_sub(kept as u64)
     }
 
-    /// The curve: at most so many points of idle memory-time in GiB s and the share of cold starts.
+    /// The curve: at most so many points of memory-time without work, in GiB s, and the share of
+    /// requests that are not served at once.
     #[must_use]
     #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
     pub fn curve(&self, points: usize) -> Vec<(f64, f64)> {
         let requests = self.requests.max(1) as f64;
         let point = |kept: usize| {
             let idle = kept.checked_sub(1).and_then(|last| self.kept.get(last));
-            let cold = self.requests.saturating_sub(kept as u64);
-            (gib_s(idle.copied().unwrap_or(0)), cold as f64 / requests)
+            let waited = self.requests.saturating_sub(kept as u64);
+            (gib_s(idle.copied().unwrap_or(0)), waited as f64 / requests)
         };
         let steps = points.saturating_sub(1).max(1);
         let mut curve: Vec<_> = (0..=steps)
@@ -115,7 +121,7 @@ mod tests {
 
     type Request = (u64, u64);
 
-    fn trace(functions: &[(u64, Vec<Request>)]) -> Trace {
+    fn trace(functions: &[(u64, Vec<Request>)], start: u64) -> Trace {
         let mut builder = Builder::new(100);
         for (nth, (memory_bytes, requests)) in functions.iter().enumerate() {
             let function = builder.function(Function {
@@ -123,7 +129,7 @@ mod tests {
                 app: nth.to_string(),
                 trigger: None,
                 memory_bytes: *memory_bytes,
-                start: Duration::ZERO,
+                start: Duration::from_secs(start),
             });
             for &(at, work) in requests {
                 let at = Moment(Duration::from_secs(at));
@@ -179,7 +185,7 @@ mod tests {
             mut one in any_requests(),
             mut other in any_requests(),
         ) {
-            let clairvoyant = Clairvoyant::of(&trace(&[(1, one.clone()), (3, other.clone())]));
+            let clairvoyant = Clairvoyant::of(&trace(&[(1, one.clone()), (3, other.clone())], 0));
             let (ones, others) = (best(&mut one, 1), best(&mut other, 3));
             let requests = one.len() + other.len();
             for budget in 0..200 {
@@ -191,8 +197,8 @@ mod tests {
                         }
                     }
                 }
-                let cold = clairvoyant.cold_starts(u128::from(budget) * 1_000_000_000);
-                prop_assert_eq!(cold, (requests - most) as u64, "with {}", budget);
+                let waited = clairvoyant.waited(u128::from(budget) * 1_000_000_000);
+                prop_assert_eq!(waited, (requests - most) as u64, "with {}", budget);
             }
         }
 
@@ -200,8 +206,9 @@ mod tests {
         fn who_starts_nothing_ahead_is_never_below(
             functions in vec((1..1_u64 << 30, any_requests()), 1..4),
             keep_alive in 0..60_u64,
+            start in 0..20_u64,
         ) {
-            let trace = trace(&functions);
+            let trace = trace(&functions, start);
             let clairvoyant = Clairvoyant::of(&trace);
             let policy = super::super::super::policy::Choice::Fixed(Duration::from_secs(keep_alive));
             let report = run(&trace, &Options::new(policy), &clairvoyant, &mut |_| ());
@@ -211,7 +218,7 @@ mod tests {
 
     #[test]
     fn the_curve_goes_from_all_cold_to_as_few_as_can_be() {
-        let clairvoyant = Clairvoyant::of(&trace(&[(1 << 30, vec![(0, 1), (5, 1), (20, 1)])]));
+        let clairvoyant = Clairvoyant::of(&trace(&[(1 << 30, vec![(0, 1), (5, 1), (20, 1)])], 0));
         let curve = clairvoyant.curve(9);
         assert_eq!(curve.first(), Some(&(0.0, 1.0)));
         assert_eq!(curve.last(), Some(&(18.0, 1.0 / 3.0)));

@@ -195,8 +195,9 @@ impl<'a> Engine<'a> {
         match action {
             Action::Start { function, instance } => {
                 let index = number(function);
-                let ready = now.after(self.start(index as usize));
-                self.tally.starts += 1;
+                let start = self.start(index as usize);
+                let ready = now.after(start);
+                self.tally.started(start, self.weight(index));
                 self.events
                     .push(Reverse((ready, Event::Started(index, instance.0))));
             }
@@ -215,7 +216,7 @@ impl<'a> Engine<'a> {
                 let served = Event::Served(number(function), instance.0, work);
                 self.events.push(Reverse((now.after(work), served)));
             }
-            Action::Refuse { .. } => self.tally.refused(),
+            Action::Refuse { function, .. } => self.tally.refused(number(function) as usize),
             Action::Retire { instance, .. } => self.used(now, *instance),
         }
     }
@@ -294,6 +295,7 @@ mod tests {
         assert!((report.idle_memory_gib_s - idle).abs() < 1e-6, "{report:?}");
         // With as much, the gap of 9 is kept, and that of 39 is not.
         assert!(report.regret.abs() < 1e-9, "{report:?}");
+        assert!((report.waited_share - 2.0 / 3.0).abs() < 1e-9);
         assert!((report.functions.p50 - 2.0 / 3.0).abs() < 1e-9);
     }
 
@@ -305,6 +307,10 @@ mod tests {
             (report.cold_starts, report.queued, report.starts),
             (1, 1, 2)
         );
+        // Neither had one at once; the gap of a second between them could have been kept.
+        assert!((report.cold_start_share - 0.5).abs() < 1e-9);
+        assert!((report.waited_share - 1.0).abs() < 1e-9);
+        assert!((report.regret - 0.5).abs() < 1e-9, "{report:?}");
     }
 
     #[test]
@@ -317,6 +323,11 @@ mod tests {
         let one = simulate(&two_at_once, &options);
         assert_eq!((one.starts, one.queued), (1, 1));
         options.memory_bytes = Some(1 << 29);
-        assert_eq!(simulate(&two_at_once, &options).refused, 3);
+        let none = simulate(&two_at_once, &options);
+        // Who refuses all has no cold start, and does not look good for it.
+        assert_eq!((none.refused, none.cold_starts), (3, 0));
+        for share in [none.cold_start_share, none.waited_share, none.functions.p50] {
+            assert!((share - 1.0).abs() < 1e-9, "{none:?}");
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! The share of cold starts against idle memory-time, as a picture: an SVG that follows the
+//! The share of requests that are not served at once against idle memory-time, as a picture: an SVG that follows the
 //! reader's light or dark scheme, and whose text is text. Lower left is better.
 
 use std::fmt::Write as _;
@@ -36,7 +36,7 @@ pub fn plot(reports: &[Report], clairvoyant: &Clairvoyant, title: &str) -> Strin
         family(&mut text, nth, name, marks, &axes);
     }
     for report in reports.iter().filter(|one| is_front(one, reports)) {
-        if let Some((x, y)) = axes.place((report.idle_memory_gib_s, report.cold_start_share)) {
+        if let Some((x, y)) = axes.place((report.idle_memory_gib_s, report.waited_share)) {
             ring(&mut text, (x, y));
         }
     }
@@ -47,10 +47,10 @@ pub fn plot(reports: &[Report], clairvoyant: &Clairvoyant, title: &str) -> Strin
 
 /// Whether nothing has less of both.
 fn is_front(one: &Report, all: &[Report]) -> bool {
-    let (idle, cold) = (one.idle_memory_gib_s, one.cold_start_share);
+    let (idle, waited) = (one.idle_memory_gib_s, one.waited_share);
     !all.iter().any(|other| {
-        let (other_idle, other_cold) = (other.idle_memory_gib_s, other.cold_start_share);
-        other_idle <= idle && other_cold <= cold && (other_idle < idle || other_cold < cold)
+        let (other_idle, other_waited) = (other.idle_memory_gib_s, other.waited_share);
+        other_idle <= idle && other_waited <= waited && (other_idle < idle || other_waited < waited)
     })
 }
 
@@ -74,30 +74,30 @@ fn families(reports: &[Report]) -> Vec<(String, Vec<&Report>)> {
 /// Both on a logarithmic scale: policies differ by factors.
 struct Axes {
     idle: (f64, f64),
-    cold: (f64, f64),
+    waited: (f64, f64),
 }
 
 impl Axes {
     fn of(reports: &[Report]) -> Self {
         let idle = reports.iter().map(|report| report.idle_memory_gib_s);
-        let cold = reports.iter().map(|report| report.cold_start_share);
+        let waited = reports.iter().map(|report| report.waited_share);
         Self {
             idle: around(idle),
-            cold: around(cold),
+            waited: around(waited),
         }
     }
 
     /// Where that is, if it is in the picture.
-    fn place(&self, (idle, cold): (f64, f64)) -> Option<(f64, f64)> {
+    fn place(&self, (idle, waited): (f64, f64)) -> Option<(f64, f64)> {
         let x = share(idle, self.idle)?;
-        let y = share(cold, self.cold)?;
+        let y = share(waited, self.waited)?;
         Some((LEFT + (RIGHT - LEFT) * x, BOTTOM - (BOTTOM - TOP) * y))
     }
 
     fn draw(&self, text: &mut String) {
         // Writing to a string cannot fail.
         for tick in ticks(self.idle) {
-            if let Some((x, _)) = self.place((tick, self.cold.0)) {
+            if let Some((x, _)) = self.place((tick, self.waited.0)) {
                 let _ = writeln!(
                     text,
                     "<path class=\"grid\" d=\"M{x:.1} {TOP}V{BOTTOM}\"/>\n\
@@ -107,7 +107,7 @@ impl Axes {
                 );
             }
         }
-        for tick in ticks(self.cold) {
+        for tick in ticks(self.waited) {
             if let Some((_, y)) = self.place((self.idle.0, tick)) {
                 let _ = writeln!(
                     text,
@@ -121,7 +121,7 @@ impl Axes {
         }
         let _ = writeln!(
             text,
-            "<text class=\"dim\" x=\"{LEFT}\" y=\"{:.1}\">requests that waited for a start</text>\n\
+            "<text class=\"dim\" x=\"{LEFT}\" y=\"{:.1}\">requests not served at once</text>\n\
              <text class=\"dim\" x=\"{RIGHT}\" y=\"{:.1}\" text-anchor=\"end\">idle memory-time, GiB s</text>",
             TOP - 14.0,
             BOTTOM + 40.0
@@ -195,7 +195,7 @@ fn line(text: &mut String, class: &str, points: impl Iterator<Item = (f64, f64)>
 }
 
 fn family(text: &mut String, nth: usize, name: &str, marks: &[&Report], axes: &Axes) {
-    let place = |report: &&Report| axes.place((report.idle_memory_gib_s, report.cold_start_share));
+    let place = |report: &&Report| axes.place((report.idle_memory_gib_s, report.waited_share));
     line(
         text,
         &format!("line c{}", nth % COLOURS.len()),
@@ -207,9 +207,9 @@ fn family(text: &mut String, nth: usize, name: &str, marks: &[&Report], axes: &A
         };
         let _ = writeln!(
             text,
-            "<g><title>{}: {} % cold starts, {} GiB s idle</title>",
+            "<g><title>{}: {} % not served at once, {} GiB s idle</title>",
             report.policy,
-            number(report.cold_start_share * 100.0),
+            number(report.waited_share * 100.0),
             number(report.idle_memory_gib_s)
         );
         mark(text, nth, (x, y));

@@ -23,14 +23,18 @@ pub struct Report {
     pub refused: u64,
     /// Instances that were started, for a request or ahead of it.
     pub starts: u64,
-    /// Cold starts by requests.
+    /// Requests that waited for an instance to start or were not served, by all requests: nobody
+    /// looks good by refusing.
     pub cold_start_share: f64,
     /// The same of each function alone, over functions that were asked for.
     pub functions: Shares,
+    /// Requests that were not served at once, for whatever reason, by all requests.
+    pub waited_share: f64,
     /// Memory that waited for work, by the time that it did, in GiB s.
     pub idle_memory_gib_s: f64,
-    /// Cold starts by requests that were too many: with as much idle memory-time, one that knows the
-    /// future but starts nothing ahead has as many fewer. See [`Clairvoyant`].
+    /// By how much [`waited_share`](Self::waited_share) is too high: one that knows the future, but
+    /// starts nothing ahead, has so much less with as much memory-time of instances that start or
+    /// wait for work. See [`Clairvoyant`].
     pub regret: f64,
 }
 
@@ -61,30 +65,37 @@ impl Shares {
     }
 }
 
+/// Counts of one function.
+#[derive(Clone, Copy, Default)]
+struct Asked {
+    requests: u64,
+    cold: u64,
+    refused: u64,
+}
+
 /// Counts while it is simulated.
 pub(super) struct Tally {
-    /// Requests and cold starts of each function.
-    functions: Vec<(u64, u64)>,
+    functions: Vec<Asked>,
     queued: u64,
-    refused: u64,
-    pub(super) starts: u64,
+    starts: u64,
     idle_byte_ns: u128,
+    starting_byte_ns: u128,
 }
 
 impl Tally {
     pub(super) fn new(functions: usize) -> Self {
         Self {
-            functions: vec![(0, 0); functions],
+            functions: vec![Asked::default(); functions],
             queued: 0,
-            refused: 0,
             starts: 0,
             idle_byte_ns: 0,
+            starting_byte_ns: 0,
         }
     }
 
     pub(super) fn arrived(&mut self, function: usize) {
-        if let Some((requests, _)) = self.functions.get_mut(function) {
-            *requests += 1;
+        if let Some(asked) = self.functions.get_mut(function) {
+            asked.requests += 1;
         }
     }
 
@@ -93,42 +104,58 @@ impl Tally {
             Served::Hit => {}
             Served::Queued => self.queued += 1,
             Served::Miss => {
-                if let Some((_, cold)) = self.functions.get_mut(function) {
-                    *cold += 1;
+                if let Some(asked) = self.functions.get_mut(function) {
+                    asked.cold += 1;
                 }
             }
         }
     }
 
-    pub(super) const fn refused(&mut self) {
-        self.refused += 1;
+    pub(super) fn refused(&mut self, function: usize) {
+        if let Some(asked) = self.functions.get_mut(function) {
+            asked.refused += 1;
+        }
+    }
+
+    pub(super) fn started(&mut self, time: Duration, bytes: u64) {
+        self.starts += 1;
+        let more = byte_ns(time, bytes);
+        self.starting_byte_ns = self.starting_byte_ns.saturating_add(more);
     }
 
     pub(super) fn idle(&mut self, time: Duration, bytes: u64) {
-        let more = time.as_nanos().saturating_mul(bytes.into());
-        self.idle_byte_ns = self.idle_byte_ns.saturating_add(more);
+        self.idle_byte_ns = self.idle_byte_ns.saturating_add(byte_ns(time, bytes));
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a figure to read")]
     pub(super) fn report(self, policy: Choice, clairvoyant: &Clairvoyant) -> Report {
-        let requests: u64 = self.functions.iter().map(|(requests, _)| requests).sum();
-        let cold_starts: u64 = self.functions.iter().map(|(_, cold)| cold).sum();
-        let share = |cold: u64, requests: u64| cold as f64 / requests.max(1) as f64;
-        let asked = self.functions.iter().filter(|(requests, _)| *requests > 0);
-        let best = clairvoyant.cold_starts(self.idle_byte_ns);
+        let sum = |of: fn(&Asked) -> u64| self.functions.iter().map(of).sum::<u64>();
+        let requests = sum(|one| one.requests);
+        let (cold_starts, refused) = (sum(|one| one.cold), sum(|one| one.refused));
+        let waited = cold_starts + refused + self.queued;
+        let share = |part: u64, whole: u64| part as f64 / whole.max(1) as f64;
+        let asked = self.functions.iter().filter(|one| one.requests > 0);
+        let of = |one: &Asked| share(one.cold + one.refused, one.requests);
+        let unused = self.idle_byte_ns.saturating_add(self.starting_byte_ns);
+        let best = clairvoyant.waited(unused);
         Report {
             policy,
             requests,
             cold_starts,
             queued: self.queued,
-            refused: self.refused,
+            refused,
             starts: self.starts,
-            cold_start_share: share(cold_starts, requests),
-            functions: Shares::of(asked.map(|&(all, cold)| share(cold, all)).collect()),
+            cold_start_share: share(cold_starts + refused, requests),
+            functions: Shares::of(asked.map(of).collect()),
+            waited_share: share(waited, requests),
             idle_memory_gib_s: gib_s(self.idle_byte_ns),
-            regret: (cold_starts as f64 - best as f64) / requests.max(1) as f64,
+            regret: (waited as f64 - best as f64) / requests.max(1) as f64,
         }
     }
+}
+
+fn byte_ns(time: Duration, bytes: u64) -> u128 {
+    time.as_nanos().saturating_mul(bytes.into())
 }
 
 /// Memory-time in GiB s.

@@ -7,12 +7,18 @@
 //! minute, which never start cold, are asked [`Synthetic::busiest`] times at most; and how long a
 //! start takes was not published.
 
-use std::str::FromStr;
+mod gaps;
+mod generator;
+mod triggers;
+
 use std::time::Duration;
 
 use super::super::Moment;
 use super::draw::Draw;
-use super::trace::{Builder, Function, TooMany, Trace, Trigger};
+use super::trace::{Builder, Function, TooMany, Trace};
+use gaps::{Gaps, Pattern};
+
+pub use generator::{Generator, UnknownGenerator};
 
 /// Requests of one trace at most: 320 MB of them.
 const REQUESTS: usize = 20_000_000;
@@ -21,10 +27,6 @@ const HOUR: f64 = 3600.0;
 const DAY: f64 = 24.0 * HOUR;
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Shares of functions by what they are asked by, in the order of [`Trigger::ALL`].
-const FUNCTIONS: [f64; 7] = [55.0, 15.2, 15.6, 6.9, 2.8, 2.2, 2.2];
-/// Shares of requests.
-const REQUESTED: [f64; 7] = [35.9, 33.5, 2.0, 2.3, 0.7, 24.7, 1.0];
 /// Shares of apps with so many functions. The last has no end in the paper.
 const SIZES: [(f64, usize, usize); 6] = [
     (54.0, 1, 1),
@@ -40,8 +42,6 @@ const RATES: [(f64, f64); 3] = [(0.0, 1.0 / DAY), (0.45, 1.0 / HOUR), (0.80, 1.0
 const PERIODS: [f64; 12] = [
     60.0, 120.0, 300.0, 600.0, 900.0, 1800.0, HOUR, 7200.0, 14400.0, 21600.0, 43200.0, DAY,
 ];
-/// Where [`Trigger::Timer`] is among all.
-const TIMER: usize = 2;
 /// Where the time at work is about log-normal: the paper's fit has a sigma of 2.36, too.
 const WORK_SIGMA: f64 = 2.386;
 /// From the median and the 90th percentile of the memory of apps.
@@ -49,19 +49,6 @@ const MEMORY_SIGMA: f64 = 0.645;
 
 /// Instances of a function that are at work on average, at most: more are not on one node.
 const BUSY: f64 = 10.0;
-
-/// How the requests for an app follow each other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Pattern {
-    /// As a clock has it.
-    Periodic,
-    /// More regularly than chance: the gaps vary by less than their mean.
-    Regular,
-    /// Less regularly: by up to twice their mean.
-    Irregular,
-    /// Many at once, then none for long.
-    Bursty,
-}
 
 /// What a made-up trace is like.
 #[derive(Clone, Debug, PartialEq)]
@@ -90,111 +77,6 @@ pub struct Synthetic {
     pub memory_mib: f64,
 }
 
-/// Kinds of made-up traces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Generator {
-    /// As published.
-    Published,
-    /// Most apps are asked in bursts, and these are larger.
-    Bursts,
-    /// By day there is ten times as much to do as by night.
-    Diurnal,
-    /// Most apps are asked by a clock.
-    Timers,
-    /// Starts take five seconds.
-    SlowStarts,
-    /// Twice as many apps, of which none is asked more than three times a minute.
-    Sparse,
-}
-
-impl Generator {
-    /// All of them.
-    pub const ALL: [Self; 6] = [
-        Self::Published,
-        Self::Bursts,
-        Self::Diurnal,
-        Self::Timers,
-        Self::SlowStarts,
-        Self::Sparse,
-    ];
-
-    /// The word for it.
-    #[must_use]
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Published => "published",
-            Self::Bursts => "bursts",
-            Self::Diurnal => "diurnal",
-            Self::Timers => "timers",
-            Self::SlowStarts => "slow-starts",
-            Self::Sparse => "sparse",
-        }
-    }
-
-    /// A trace of this kind.
-    #[must_use]
-    pub fn with(self, seed: u64) -> Synthetic {
-        let published = Synthetic {
-            seed,
-            apps: 200,
-            length: Duration::from_hours(24),
-            busiest: 30.0,
-            // Clocks ask rarely more often than others: of the apps that are asked often enough
-            // that one can tell, 20 % are periodic.
-            patterns: [22.3, 35.9, 14.6, 27.2],
-            burst: 12.0,
-            within_burst: Duration::from_secs(2),
-            diurnal: 0.3,
-            start: Duration::from_millis(500),
-            work: Duration::from_secs(1),
-            memory_mib: 175.0,
-        };
-        match self {
-            Self::Published => published,
-            Self::Bursts => Synthetic {
-                patterns: [10.0, 15.0, 15.0, 60.0],
-                burst: 40.0,
-                within_burst: Duration::from_millis(200),
-                ..published
-            },
-            Self::Diurnal => Synthetic {
-                diurnal: 0.82,
-                ..published
-            },
-            Self::Timers => Synthetic {
-                patterns: [60.0, 20.0, 8.0, 12.0],
-                ..published
-            },
-            Self::SlowStarts => Synthetic {
-                start: Duration::from_secs(5),
-                ..published
-            },
-            Self::Sparse => Synthetic {
-                apps: 400,
-                busiest: 3.0,
-                ..published
-            },
-        }
-    }
-}
-
-/// No kind is called so.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "no kind of made-up traces is called `{0}`: there are published, bursts, diurnal, timers, \
-     slow-starts and sparse"
-)]
-pub struct UnknownGenerator(String);
-
-impl FromStr for Generator {
-    type Err = UnknownGenerator;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let found = Self::ALL.into_iter().find(|one| one.word() == text);
-        found.ok_or_else(|| UnknownGenerator(text.chars().take(60).collect()))
-    }
-}
-
 /// One app while the trace is made.
 struct App {
     pattern: Pattern,
@@ -210,7 +92,7 @@ impl Synthetic {
         let mut draw = Draw::new(self.seed);
         let mut builder = Builder::new(REQUESTS);
         let apps = self.apps(&mut draw.fork(), &mut builder);
-        assign_triggers(&apps, &mut draw.fork(), &mut builder);
+        triggers::assign(&apps, &mut draw.fork(), &mut builder);
         let mut works = draw.fork();
         let mut times = draw.fork();
         for app in &apps {
@@ -365,91 +247,6 @@ impl Synthetic {
     }
 }
 
-/// The times between the requests of one app.
-struct Gaps {
-    pattern: Pattern,
-    mean: f64,
-    /// Of a sum of exponential times: how many; of a choice of two: how often the shorter.
-    shape: f64,
-    burst: f64,
-    within: f64,
-    left: f64,
-    /// Whether the last one began a burst.
-    is_new: bool,
-}
-
-impl Gaps {
-    fn new(synthetic: &Synthetic, app: &App, draw: &mut Draw) -> Self {
-        let mean = 1.0 / app.rate;
-        let expected = app.rate * synthetic.length.as_secs_f64();
-        let mut gaps = Self {
-            pattern: app.pattern,
-            mean,
-            shape: 1.0,
-            burst: 1.0,
-            within: synthetic.within_burst.as_secs_f64().min(mean / 4.0),
-            left: 0.0,
-            is_new: true,
-        };
-        match app.pattern {
-            Pattern::Periodic => {}
-            Pattern::Regular => gaps.shape = draw.between(2.0, 9.0).floor(),
-            Pattern::Irregular => {
-                let variation = draw.between(1.3, 1.8).powi(2);
-                gaps.shape = f64::midpoint(1.0, ((variation - 1.0) / (variation + 1.0)).sqrt());
-            }
-            // Where there are few requests, there are few in a burst, or there was but one.
-            Pattern::Bursty => gaps.burst = (expected / 5.0).clamp(4.0, synthetic.burst.max(4.0)),
-        }
-        gaps
-    }
-
-    fn first(&mut self, draw: &mut Draw) -> f64 {
-        match self.pattern {
-            Pattern::Periodic => draw.between(0.0, self.mean),
-            Pattern::Bursty => {
-                self.left = draw.geometric(self.burst) - 1.0;
-                draw.unit() * self.mean * self.burst
-            }
-            _ => draw.unit() * self.mean,
-        }
-    }
-
-    fn next(&mut self, draw: &mut Draw) -> f64 {
-        match self.pattern {
-            Pattern::Periodic => self.mean,
-            Pattern::Regular => {
-                let mut sum = 0.0;
-                let mut left = self.shape;
-                while left > 0.0 {
-                    sum += draw.exponential(self.mean / self.shape);
-                    left -= 1.0;
-                }
-                sum
-            }
-            Pattern::Irregular => {
-                let share = if draw.unit() < self.shape {
-                    self.shape
-                } else {
-                    1.0 - self.shape
-                };
-                draw.exponential(self.mean / (2.0 * share))
-            }
-            Pattern::Bursty => {
-                self.is_new = self.left < 1.0;
-                if self.is_new {
-                    self.left = draw.geometric(self.burst) - 1.0;
-                    let inside = self.within * (self.burst - 1.0);
-                    draw.exponential(self.mean * self.burst - inside)
-                } else {
-                    self.left -= 1.0;
-                    draw.exponential(self.within)
-                }
-            }
-        }
-    }
-}
-
 /// One of an app's functions.
 fn pick(functions: &[(u32, f64)], draw: &mut Draw) -> usize {
     let mut left = draw.unit();
@@ -467,47 +264,6 @@ fn period(rate: f64) -> f64 {
         .into_iter()
         .min_by(|a, b| apart(a).total_cmp(&apart(b)));
     nearest.unwrap_or(HOUR)
-}
-
-/// Says what asks for each function, so that both functions and requests are shared as published:
-/// the busiest function gets the trigger whose functions lack most requests each, and so on. Only
-/// what is periodic is asked by a clock.
-#[expect(clippy::cast_precision_loss, reason = "a small whole number")]
-fn assign_triggers(apps: &[App], draw: &mut Draw, builder: &mut Builder) {
-    let of = |app: &App| {
-        let is_periodic = app.pattern == Pattern::Periodic;
-        let rate = app.rate;
-        let each = app.functions.clone().into_iter();
-        each.map(move |(function, share)| (rate * share, is_periodic, function))
-    };
-    let mut functions: Vec<(f64, bool, u32)> = apps.iter().flat_map(of).collect();
-    functions.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let rates: f64 = functions.iter().map(|(rate, ..)| rate).sum();
-    let mut left = [0_usize; 7];
-    for card in draw.deal(&FUNCTIONS, functions.len()) {
-        left[card] += 1;
-    }
-    let mut lacking = REQUESTED.map(|share| share / 100.0 * rates);
-    for (rate, is_periodic, function) in functions {
-        let each = |trigger: usize| lacking[trigger] / left[trigger] as f64;
-        let fits = |&trigger: &usize| left[trigger] > 0 && (trigger != TIMER || is_periodic);
-        let most = if is_periodic && fits(&TIMER) {
-            TIMER
-        } else {
-            let most = (0..7).filter(fits);
-            most.max_by(|&a, &b| each(a).total_cmp(&each(b)))
-                .unwrap_or(0)
-        };
-        left[most] = left[most].saturating_sub(1);
-        lacking[most] -= rate;
-        set(builder, function, most);
-    }
-}
-
-fn set(builder: &mut Builder, function: u32, trigger: usize) {
-    if let Some(function) = builder.function_mut(function) {
-        function.trigger = Trigger::ALL.get(trigger).copied();
-    }
 }
 
 #[expect(

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use super::super::trace::Trigger;
+use super::triggers::{FUNCTIONS, REQUESTED};
 use super::*;
 
 /// Shares in per cent, measured in one trace.
@@ -125,39 +127,103 @@ fn assert_near(what: &str, measured: &[f64], published: &[f64], tolerance: f64) 
     }
 }
 
-/// What was published, measured in a trace of this kind.
-fn check(synthetic: &Synthetic) {
-    let trace = synthetic.trace().expect("a trace");
-    let measured = measure(&trace);
+/// How far from what was published it may be: in per cent of all, of the seconds of the third
+/// quartile of work, and of MiB.
+struct Tolerance {
+    requests: f64,
+    hourly: f64,
+    variation: f64,
+    work: f64,
+    memory: f64,
+}
+
+fn check(measured: &Measured, tolerance: &Tolerance) {
     assert_near("functions", &measured.functions, &FUNCTIONS, 1.0);
-    assert_near("requests", &measured.requests, &REQUESTED, 2.5);
+    let requests = tolerance.requests;
+    assert_near("requests", &measured.requests, &REQUESTED, requests);
     let sizes = SIZES.map(|(share, ..)| share);
     assert_near("functions of an app", &measured.sizes, &sizes, 1.0);
-    assert_near("apps at most hourly", &[measured.hourly], &[45.0], 2.0);
+    let hourly = tolerance.hourly;
+    assert_near("apps at most hourly", &[measured.hourly], &[45.0], hourly);
+    let minutely = [measured.minutely];
+    assert_near("apps at most once a minute", &minutely, &[80.0], 1.0);
+    let variation = tolerance.variation;
     assert_near(
-        "apps at most once a minute",
-        &[measured.minutely],
-        &[80.0],
-        1.0,
+        "variation",
+        &measured.variation,
+        &[20.0, 57.0, 28.0],
+        variation,
     );
-    assert_near("variation", &measured.variation, &[20.0, 57.0, 28.0], 4.0);
-    assert_near("work, by the median", &measured.work, &[1.0, 5.0], 1.0);
-    assert_near("memory in MiB", &measured.memory, &[175.0, 400.0], 35.0);
+    assert_near("work, the median", &measured.work[..1], &[1.0], 0.5);
+    let work = tolerance.work;
+    assert_near(
+        "work, the third quartile",
+        &measured.work[1..],
+        &[5.0],
+        work,
+    );
+    let memory = tolerance.memory;
+    assert_near("memory in MiB", &measured.memory, &[175.0, 400.0], memory);
 }
 
-fn some(seed: u64) -> Synthetic {
-    Synthetic {
-        apps: 600,
-        busiest: 10.0,
-        ..Generator::Published.with(seed)
+/// The mean of what is measured in several traces.
+#[expect(clippy::cast_precision_loss, reason = "a figure to compare")]
+fn mean(all: &[Measured]) -> Measured {
+    fn of<const N: usize>(all: &[Measured], of: impl Fn(&Measured) -> [f64; N]) -> [f64; N] {
+        let sum = |nth: usize| all.iter().map(|one| of(one)[nth]).sum::<f64>();
+        std::array::from_fn(|nth| sum(nth) / all.len() as f64)
+    }
+    let [hourly, minutely] = of(all, |one| [one.hourly, one.minutely]);
+    Measured {
+        functions: of(all, |one| one.functions),
+        requests: of(all, |one| one.requests),
+        sizes: of(all, |one| one.sizes),
+        hourly,
+        minutely,
+        variation: of(all, |one| one.variation),
+        work: of(all, |one| one.work),
+        memory: of(all, |one| one.memory),
     }
 }
 
+/// As `hearth simulate --synthetic` makes them where nothing else is asked for. Two hundred apps are
+/// drawn: that many lie apart by chance as far as this.
 #[test]
 fn what_was_published_is_in_every_trace() {
-    for seed in 1..=3 {
-        check(&some(seed));
+    let chance = Tolerance {
+        requests: 2.5,
+        hourly: 2.5,
+        variation: 6.0,
+        work: 2.0,
+        memory: 100.0,
+    };
+    for seed in [1, 2, 3, 1000] {
+        let synthetic = Generator::Published.with(seed);
+        check(&measure(&synthetic.trace().expect("a trace")), &chance);
     }
+}
+
+/// As `cargo xtask bench policy` takes them: a quarter of the apps, and several traces together.
+/// Where there are few functions the busiest one's trigger has too large a share of the requests.
+/// It is a label: when who is asked is the same, and no policy sees it.
+#[test]
+fn what_was_published_is_in_many_small_traces() {
+    let measured: Vec<Measured> = (1000..1008)
+        .map(|seed| {
+            let published = Generator::Published.with(seed);
+            let apps = published.apps / 4;
+            let small = Synthetic { apps, ..published };
+            measure(&small.trace().expect("a trace"))
+        })
+        .collect();
+    let tolerance = Tolerance {
+        requests: 8.0,
+        hourly: 2.0,
+        variation: 4.0,
+        work: 2.0,
+        memory: 35.0,
+    };
+    check(&mean(&measured), &tolerance);
 }
 
 #[test]
@@ -165,7 +231,7 @@ fn the_same_seed_makes_the_same_trace() {
     let trace = |seed| {
         let some = Synthetic {
             apps: 20,
-            ..some(seed)
+            ..Generator::Published.with(seed)
         };
         some.trace().expect("a trace")
     };
