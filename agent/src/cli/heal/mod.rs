@@ -63,7 +63,7 @@ struct Log {
     /// How many lines at most, the newest.
     #[arg(long, value_name = "N", default_value_t = 1000)]
     last: usize,
-    /// Print one JSON object a line, as the audit has it (docs/heal.md).
+    /// Print one JSON object a line, as the audit has it (docs/schema/heal-log.schema.json).
     #[arg(long)]
     json: bool,
     /// Go on with what is written from now on.

@@ -2,13 +2,19 @@
 
 use std::fs;
 
+use hearth_runtime::id::{RequestId, SandboxId};
+use serde_json::Value;
 use tempfile::TempDir;
 
+use super::super::schema::faults_of;
 use super::*;
 use crate::heal::audit::{Audit, Decided, Entry, Outcome, Resolved};
 use crate::heal::decide::{Action, Decision, Refused};
+use crate::heal::fault::{Interrupted, Lost};
 use crate::heal::{Fault, Mode, What};
 use crate::time::Boottime;
+
+const SCHEMA: &str = include_str!("../../../../docs/schema/heal-log.schema.json");
 
 fn shop() -> FunctionName {
     "shop".parse().unwrap()
@@ -88,6 +94,88 @@ fn json_is_the_very_text_of_the_file() {
         .collect();
     let file = fs::read_to_string(folder.path().join("heal/audit.jsonl")).unwrap();
     assert_eq!(text, file);
+}
+
+#[test]
+fn whatever_is_printed_is_described_and_what_is_wrong_is_found() {
+    let faults = [
+        What::OomKilled {
+            limit_bytes: 1,
+            peak_bytes: None,
+        },
+        What::Hung { after_ms: 1 },
+        What::NotStarted { why: String::new() },
+        What::Killed { how: String::new() },
+        What::Silent { how: String::new() },
+        What::Crashed { how: String::new() },
+    ];
+    let (folder, files) = written();
+    let (lines, _) = files.read().unwrap();
+    let mut entries: Vec<Entry> = lines.into_iter().map(|(line, _)| line.entry).collect();
+    for (index, what) in faults.into_iter().enumerate() {
+        let Entry::Decision(decided) = &entries[1] else {
+            panic!("{:?}", entries[1]);
+        };
+        let mut decided = decided.clone();
+        decided.mode = [Mode::Observe, Mode::DryRun, Mode::Act][index % 3];
+        decided.fault.what = what;
+        let sandbox = SandboxId::random().unwrap();
+        decided.fault.lost = Some(Lost {
+            sandbox,
+            slot: "slot-0001".to_owned(),
+            cgroup: Some("/hearth/slot-0001".to_owned()),
+            claimed: Some(Boottime(5)),
+        });
+        decided.fault.request = Some(Interrupted {
+            id: RequestId::from_u128(7),
+            left_ms: 1,
+            replays: 0,
+        });
+        decided.decision.actions = vec![
+            Action::Raise {
+                after_ms: 0,
+                from_bytes: 1,
+                to_bytes: 2,
+            },
+            Action::Replay { replay: 1 },
+        ];
+        entries.push(Entry::Decision(decided));
+    }
+    for resolved in Resolved::ALL {
+        let Entry::Outcome(outcome) = &entries[2] else {
+            panic!("{:?}", entries[2]);
+        };
+        let mut outcome = outcome.clone();
+        outcome.outcome = resolved;
+        outcome.request = Some(RequestId::from_u128(7));
+        outcome.sandbox = Some(SandboxId::random().unwrap());
+        outcome.why = "why".to_owned();
+        entries.push(Entry::Outcome(outcome));
+    }
+    entries.push(Entry::Removed { function: shop() });
+    let dir = folder.path().join("heal");
+    let append = |entries: &[Entry], boot| {
+        let (mut audit, _) = Audit::open(&dir, 8 << 20, boot).unwrap();
+        audit.append(Boottime(3), 1, entries).unwrap();
+    };
+    append(&entries[1..], "boot");
+    // The next one begins with all that is known, of a file that was cut.
+    append(&entries[3..4], "boot");
+    let path = dir.join("audit.jsonl");
+    let text = fs::read_to_string(&path).unwrap();
+    fs::write(&path, &text[..text.len() - 30]).unwrap();
+    append(&[], "boot");
+    let (lines, _) = files.read().unwrap();
+    let of = |value: &Value| faults_of(SCHEMA, value);
+    for (line, link) in &lines {
+        let value: Value = serde_json::from_str(&json(line, *link).unwrap()).unwrap();
+        assert_eq!(of(&value), Vec::<String>::new(), "{value}");
+        for (key, wrong) in [("entry", "other"), ("seq", "1"), ("new", "1")] {
+            let mut changed = value.clone();
+            changed[key] = wrong.into();
+            assert!(!of(&changed).is_empty(), "{changed}");
+        }
+    }
 }
 
 #[test]
