@@ -2,7 +2,9 @@
 //! of both when it has ended.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -299,7 +301,7 @@ pub fn sweep(what: &str) -> Result<()> {
         if Path::new("/proc").join(pid).exists() {
             continue;
         }
-        end_spawner(&name)?;
+        end_orphans(&name)?;
         // Dropping it does the rest.
         drop(Node {
             directory: PathBuf::from("/run").join(&name),
@@ -312,16 +314,25 @@ pub fn sweep(what: &str) -> Result<()> {
     Ok(())
 }
 
-/// The spawner that has this cgroup is nobody's.
-fn end_spawner(cgroup: &str) -> Result<()> {
+/// The spawner that has this cgroup is nobody's, and so is the agent whose configuration names it.
+fn end_orphans(node: &str) -> Result<()> {
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         let arguments = fs::read(path.join("cmdline")).unwrap_or_default();
         let mut words = arguments.split(|&byte| byte == 0);
-        let is_spawner = words
-            .next()
-            .is_some_and(|program| program.ends_with(b"hearth-spawner"));
-        if is_spawner && words.any(|word| word == cgroup.as_bytes()) {
+        let program = words.next().unwrap_or_default();
+        let is_of_node = if program.ends_with(b"/hearth-spawner") {
+            words.any(|word| word == node.as_bytes())
+        } else if program.ends_with(b"/hearth") {
+            let mut configurations = words.filter(|word| word.ends_with(b".toml"));
+            configurations.any(|file| {
+                let text = fs::read_to_string(OsStr::from_bytes(file)).unwrap_or_default();
+                text.contains(&format!("/{node}\""))
+            })
+        } else {
+            false
+        };
+        if is_of_node {
             let pid = path
                 .file_name()
                 .and_then(|name| name.to_str()?.parse().ok());

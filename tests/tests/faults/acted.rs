@@ -44,28 +44,32 @@ impl Acted {
         Ok(())
     }
 
-    /// What should not have been done, or not twice. Every reader must have come to its end: the
-    /// functions are gone.
-    pub(crate) fn wrong(self, requests: &[Request]) -> Result<Vec<String>> {
+    /// All of it, by nonce. Every reader must have come to its end: the functions are gone.
+    pub(crate) fn times(self) -> Result<BTreeMap<String, u32>> {
         for reader in self.readers {
             reader.join().map_err(|_| anyhow!("a reader panicked"))?;
         }
-        let times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut wrong = Vec::new();
-        let mut seen = 0;
-        for request in requests {
-            let times = times.get(&request.nonce).copied().unwrap_or(0);
-            seen += times;
-            if !request.idempotent && times > 1 {
-                wrong.push(format!("done {times} times: {request:?}"));
-            }
-            if matches!(request.end, End::Refused(_)) && !request.idempotent && times > 0 {
-                wrong.push(format!("refused, and done: {request:?}"));
-            }
-        }
-        if seen == 0 {
-            wrong.push("no function was seen to do anything".to_owned());
-        }
-        Ok(wrong)
+        let mut times = self.times.lock().unwrap_or_else(PoisonError::into_inner);
+        Ok(std::mem::take(&mut times))
     }
+}
+
+/// What should not have been done, or not twice.
+pub(crate) fn wrong(done: &BTreeMap<String, u32>, requests: &[Request]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for request in requests {
+        let times = done.get(&request.nonce).copied().unwrap_or(0);
+        seen += times;
+        if !request.idempotent && times > 1 {
+            wrong.push(format!("done {times} times: {request:?}"));
+        }
+        if matches!(request.end, End::Refused(_)) && !request.idempotent && times > 0 {
+            wrong.push(format!("refused, and done: {request:?}"));
+        }
+    }
+    if seen == 0 {
+        wrong.push("no function was seen to do anything".to_owned());
+    }
+    wrong
 }

@@ -16,20 +16,76 @@ use crate::inject::{Happened, LIMITS, MEMORY, is_watched};
 /// What may pass until a fault is seen, written down, and acted upon.
 const SEEN: Duration = Duration::from_secs(3);
 
-pub(crate) fn wrong(
-    directory: &Path,
-    requests: &[Request],
-    happened: &Happened,
-) -> Result<Vec<String>> {
+/// Its lines; what is not whole is `wrong`.
+pub(crate) fn read(directory: &Path, wrong: &mut Vec<String>) -> Result<Vec<Line>> {
     let files = Files::open(directory).context("open the audit")?;
     let (lines, found) = files.read().context("read the audit")?;
-    let lines: Vec<Line> = lines.into_iter().map(|(line, _)| line).collect();
-    let mut wrong: Vec<String> = found.iter().map(|found| format!("{found:?}")).collect();
-    wrong.extend(decisions(&lines, requests));
-    wrong.extend(outcomes(&lines, requests));
-    wrong.extend(limits(&lines));
-    wrong.extend(unseen(&lines, happened));
-    Ok(wrong)
+    wrong.extend(found.iter().map(|found| format!("{found:?}")));
+    Ok(lines.into_iter().map(|(line, _)| line).collect())
+}
+
+/// What is wrong with what is in it, and what is missing; `done` is how often each nonce was.
+pub(crate) fn wrong(
+    lines: &[Line],
+    requests: &[Request],
+    happened: &Happened,
+    done: &BTreeMap<String, u32>,
+) -> Vec<String> {
+    let mut wrong = decisions(lines, requests);
+    wrong.extend(outcomes(lines, requests));
+    wrong.extend(limits(lines));
+    wrong.extend(unseen(lines, happened));
+    wrong.extend(unwritten(lines, requests, happened, done));
+    wrong
+}
+
+/// Requests that were done again, and limits that were raised, without a word.
+fn unwritten(
+    lines: &[Line],
+    requests: &[Request],
+    happened: &Happened,
+    done: &BTreeMap<String, u32>,
+) -> Vec<String> {
+    let mut replays = BTreeMap::<String, u32>::new();
+    let mut raised = BTreeSet::new();
+    for line in lines {
+        let Entry::Decision(decided) = &line.entry else {
+            continue;
+        };
+        if decided.mode != Mode::Act {
+            continue;
+        }
+        for action in &decided.decision.actions {
+            match action {
+                Action::Replay { .. } => {
+                    let id = decided.fault.request.map(|request| request.id.to_string());
+                    *replays.entry(id.unwrap_or_default()).or_default() += 1;
+                }
+                Action::Raise { to_bytes, .. } => {
+                    let function = decided.fault.function.to_string();
+                    raised.insert((function, u64::from(decided.fault.version), *to_bytes));
+                }
+                Action::Replace { .. } => {}
+            }
+        }
+    }
+    let mut wrong = Vec::new();
+    for request in requests {
+        let times = done.get(&request.nonce).copied().unwrap_or(0);
+        let sent = u32::try_from(request.ids.len()).unwrap_or(u32::MAX);
+        let again: u32 = request.ids.iter().filter_map(|id| replays.get(id)).sum();
+        if times > sent + again {
+            wrong.push(format!(
+                "done {times} times, and {again} replays decided: {request:?}"
+            ));
+        }
+    }
+    for seen in &happened.limits {
+        if seen.2 != MEMORY.0 && !raised.contains(seen) {
+            wrong.push(format!("raised, and not in the audit: {seen:?}"));
+        }
+    }
+    wrong
 }
 
 /// Who asked, by the ids under which they did.
@@ -89,6 +145,9 @@ fn outcomes(lines: &[Line], requests: &[Request]) -> Vec<String> {
                 open.extend(actions.map(|action| (line.seq, action.word().to_owned())));
             }
             Entry::Outcome(outcome) => {
+                if is_watched(outcome.function.as_str()) && outcome.outcome == Resolved::Done {
+                    wrong.push(format!("done, and only watched: {line:?}"));
+                }
                 open.remove(&(outcome.of, outcome.action.clone()));
                 let id = outcome.request.map(|request| request.to_string());
                 let request = id.and_then(|id| asked.get(id.as_str()).copied());
@@ -143,7 +202,10 @@ fn unseen(lines: &[Line], happened: &Happened) -> Vec<String> {
     let lost: BTreeSet<String> = lost.collect();
     let killed = happened.killed.iter();
     let killed = killed.filter(|killed| !is_watched(&killed.function));
-    let killed = killed.filter(|killed| !happened.was_blind(killed.at, killed.at + SEEN));
+    let killed = killed.filter(|killed| {
+        let (from, until) = (killed.at, killed.at + SEEN);
+        !happened.was_blind(from, until) && !happened.was_deployed(&killed.function, from, until)
+    });
     killed
         .filter(|killed| !lost.contains(&killed.sandbox))
         .map(|killed| {

@@ -1,15 +1,15 @@
 //! Makes faults happen on a node of its own.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use hearth_tests::api::Api;
+use hearth_tests::cgroup;
 use hearth_tests::daemon::Daemon;
 use hearth_tests::load::{Asked, Load, Request};
-use hearth_tests::machine;
 use hearth_tests::node::{PATIENCE, Remains, layer};
 use hearth_tests::seed::Seed;
 use hearth_tests::serving::Serving;
@@ -17,7 +17,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use rustix::time::{ClockId, Timespec, clock_gettime, clock_settime};
 use serde_json::{Value, json};
 
-use crate::acted::Acted;
+use crate::acted::{self, Acted};
 use crate::audit;
 use crate::disk::Disk;
 use crate::oracles::answers;
@@ -32,6 +32,8 @@ const OF_A_VERSION: u32 = 2;
 pub(crate) const LIMITS: (u32, u32) = (150, 1000);
 /// Bytes that a function has by its definition, and that it may be given.
 pub(crate) const MEMORY: (u64, u64) = (48 << 20, 96 << 20);
+/// The one that is only watched.
+pub(crate) const WATCHED: &str = "watched";
 /// Bytes of the disk.
 const DISK: u64 = 64 << 20;
 /// How long it is full.
@@ -46,6 +48,8 @@ pub(crate) struct Scene {
     serving: Serving,
     /// What is there without a function.
     pub(crate) before: Remains,
+    /// Descriptors of the spawner then.
+    descriptors: usize,
     pub(crate) happened: Happened,
     functions: BTreeMap<String, Deployed>,
     poisoned: Vec<JoinHandle<Option<String>>>,
@@ -78,7 +82,7 @@ fn definition(asked: &Asked) -> Result<Value> {
 
 /// Of this one faults are told, and nothing is done about them.
 pub(crate) fn is_watched(function: &str) -> bool {
-    function == "watched"
+    function == WATCHED
 }
 
 /// A sandbox that was killed: nobody asked it for anything that would explain its end.
@@ -97,11 +101,21 @@ pub(crate) struct Happened {
     pub(crate) killed: Vec<Killed>,
     /// Times when the agent was gone, or could not write anything down.
     pub(crate) blind: Vec<(Instant, Instant)>,
-    /// Processes that were stopped.
-    pub(crate) stopped: u32,
+    /// Sandboxes of which a process was stopped.
+    pub(crate) stopped: Vec<String>,
+    /// Functions that got a new version: what the old one has goes.
+    pub(crate) deployed: Vec<(String, Instant)>,
+    /// Memory limits that sandboxes had, by function and version.
+    pub(crate) limits: BTreeSet<(String, u64, u64)>,
 }
 
 impl Happened {
+    /// Whether a function got a new version between these.
+    pub(crate) fn was_deployed(&self, function: &str, from: Instant, until: Instant) -> bool {
+        let mut deployed = self.deployed.iter();
+        deployed.any(|(name, at)| name == function && (from..=until).contains(at))
+    }
+
     /// Whether the agent may not have known, or not written down, what happened between these.
     pub(crate) fn was_blind(&self, from: Instant, until: Instant) -> bool {
         let mut blind = self.blind.iter();
@@ -113,11 +127,13 @@ impl Scene {
     pub(crate) fn new(asked: &[Asked]) -> Result<Self> {
         let serving = Serving::new("faults", PARKED)?;
         let before = serving.node.remains()?;
+        let descriptors = descriptors(&serving)?;
         let disk = Disk::mount(serving.folder(), DISK)?;
         let mut scene = Self {
             serving,
             agent: None,
             before,
+            descriptors,
             happened: Happened::default(),
             functions: BTreeMap::new(),
             poisoned: Vec::new(),
@@ -175,6 +191,9 @@ impl Scene {
             Fault::StopFunction => self
                 .at_fault(seed, 1)
                 .and_then(|of| self.signal(&of, seed, Signal::STOP, true)),
+            Fault::StopInit => self
+                .at_fault(seed, 1)
+                .and_then(|of| self.signal(&of, seed, Signal::STOP, false)),
             Fault::KillInit => self
                 .at_fault(seed, 1)
                 .and_then(|of| self.signal(&of, seed, Signal::KILL, false)),
@@ -239,6 +258,12 @@ impl Scene {
         let version = self.functions.get(name).map(|deployed| deployed.versions);
         let all = self.api().get("/v1/sandboxes")?;
         let all = all.as_array().context("no list")?.iter();
+        let limits = all.clone().filter_map(|sandbox| {
+            let limit = limit(self.serving.node.name(), sandbox["slot"].as_str()?)?;
+            let function = sandbox["function"].as_str()?.to_owned();
+            Some((function, sandbox["version"].as_u64()?, limit))
+        });
+        self.happened.limits.extend(limits);
         // What is older ends anyway.
         let current = |sandbox: &&Value| {
             sandbox["function"] == name && sandbox["version"].as_u64() == version.map(u64::from)
@@ -258,14 +283,16 @@ impl Scene {
         let init = sandbox["pid"].as_u64().context("no process")?;
         let pid = if function { child(init) } else { Some(init) };
         let signalled = pid.is_some_and(|pid| kill(pid, self.serving.node.name(), signal));
-        if signalled && signal == Signal::KILL {
+        let id = sandbox["id"].as_str().context("no id")?.to_owned();
+        if signalled && signal == Signal::STOP {
+            self.happened.stopped.push(id);
+        } else if signalled && !self.happened.stopped.contains(&id) {
+            // Nobody is there to see it where the first process is stopped.
             self.happened.killed.push(Killed {
-                sandbox: sandbox["id"].as_str().context("no id")?.to_owned(),
+                sandbox: id,
                 function: name.to_owned(),
                 at: Instant::now(),
             });
-        } else if signalled {
-            self.happened.stopped += 1;
         }
         Ok(())
     }
@@ -282,7 +309,9 @@ impl Scene {
             deployed.versions += 1;
             deployed.definition["environment"]["VERSION"] = json!(deployed.versions.to_string());
             // What the agent was told before it was killed it does.
+            let began = Instant::now();
             api.deploy(name, &deployed.definition)?;
+            self.happened.deployed.push((name.clone(), began));
         }
         Ok(name.clone())
     }
@@ -320,12 +349,44 @@ impl Scene {
         let name = self.serving.node.name().to_owned();
         let audit = self.serving.audit();
         self.agent.take().context("no agent")?.stop()?;
+        let deadline = Instant::now() + PATIENCE;
+        while descriptors(&self.serving)? > self.descriptors {
+            if Instant::now() > deadline {
+                let now = descriptors(&self.serving)?;
+                wrong.push(format!(
+                    "the spawner has {now} descriptors, and had {}",
+                    self.descriptors
+                ));
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
         wrong.extend(answers(requests, &self.happened));
-        let audited = audit::wrong(&audit, requests, &self.happened);
-        wrong.extend(audited.unwrap_or_else(|error| vec![format!("{error:#}")]));
-        wrong.extend(self.acted.wrong(requests)?);
+        let audited = audit::read(&audit, &mut wrong);
+        let done = self.acted.times()?;
+        wrong.extend(match audited {
+            Ok(lines) => audit::wrong(&lines, requests, &self.happened, &done),
+            Err(error) => vec![format!("{error:#}")],
+        });
+        wrong.extend(acted::wrong(&done, requests));
         Ok((wrong, name))
     }
+}
+
+fn descriptors(serving: &Serving) -> Result<usize> {
+    let pid = serving.node.spawner_pid()?;
+    Ok(fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+/// The memory that the sandbox in a slot may have, as the kernel has it; none where it is gone.
+fn limit(node: &str, slot: &str) -> Option<u64> {
+    let mounts = cgroup::mounts().ok()?;
+    let files = mounts.iter().flat_map(|mount| {
+        let slot = mount.join(node).join(slot);
+        ["memory.limit_in_bytes", "memory.max"].map(|file| slot.join(file))
+    });
+    let mut limits = files.filter_map(|file| fs::read_to_string(file).ok());
+    limits.find_map(|text| text.trim().parse().ok())
 }
 
 /// The only child of the first process of a sandbox, if it is there yet.
@@ -346,11 +407,8 @@ fn kill(pid: u64, node: &str, signal: Signal) -> bool {
     cgroup.contains(&format!("/{node}/slot-")) && pidfd_send_signal(process, signal).is_ok()
 }
 
-/// Sets the clock of the day by up to an hour, to and fro; only where the machine is the test's own.
+/// Sets the clock of the day by up to an hour, to and fro.
 fn step_clock(seed: &mut Seed) -> Result<()> {
-    if !machine::is_emulated() {
-        return Ok(());
-    }
     let hour = i64::try_from(seed.below(7200))? - 3600;
     let now = clock_gettime(ClockId::Realtime);
     let then = Timespec {

@@ -5,8 +5,13 @@
 //! - No answer is wrong: each has the nonce of its request and the next number of its sandbox.
 //! - No request of an idempotent function is lost: by its deadline it has the right answer, or a plain
 //!   refusal (429 or 503), by which nothing was done. What its client does is in
-//!   [`hearth_tests::load`].
+//!   [`hearth_tests::load`]. Two may fail, and their client is told: one that goes wrong while the
+//!   agent cannot write down what it would do; and one whose process was stopped, which shows only
+//!   when its time is over, so no more of these than processes that were stopped.
 //! - A request of any other function is done once at most, and not at all where it was refused.
+//! - What was done about a fault is in the audit before: each request that was done again, each limit
+//!   that was raised, each sandbox that was replaced. Nothing is done for a function that is only
+//!   observed.
 //! - Whatever was at fault, every function answers again.
 //! - At the end the machine has no process, namespace, mount, cgroup or socket more than before, and
 //!   the spawner no descriptor.
@@ -24,10 +29,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use hearth_tests::load::{self, Asked, Load, Pace};
 use hearth_tests::machine;
+use hearth_tests::node;
 use hearth_tests::seed::Seed;
 use hearth_tests::whole::Whole;
 
-use inject::Scene;
+use disk::Disk;
+use inject::{Scene, WATCHED};
 use plan::Plan;
 
 /// How many faults, where nobody says otherwise.
@@ -47,6 +54,7 @@ fn asked() -> Vec<Asked> {
         asked("again", true),
         asked("again-too", true),
         asked("once", false),
+        asked(WATCHED, false),
     ]
 }
 
@@ -74,6 +82,7 @@ fn what_is_promised_holds_whatever_goes_wrong() -> Result<()> {
 
 fn run(seed: u64, faults: u32) -> Result<()> {
     let mut seed = Seed::new(seed);
+    node::sweep("faults").and_then(|()| Disk::sweep())?;
     let whole = Whole::now("hearth-test-faults-")?;
     let asked = asked();
     let mut scene = Scene::new(&asked)?;

@@ -46,10 +46,10 @@ pub(crate) fn answers(requests: &[Request], happened: &Happened) -> Vec<String> 
             }
         }
     }
-    if hung > happened.stopped {
+    if hung > happened.stopped.len() {
         wrong.push(format!(
             "{hung} requests hung, and {} were stopped",
-            happened.stopped
+            happened.stopped.len()
         ));
     }
     wrong
