@@ -37,10 +37,9 @@ use disk::Disk;
 use inject::{Scene, WATCHED};
 use plan::Plan;
 
-/// How many faults, where nobody says otherwise.
-const FAULTS: u32 = 200;
-/// The same where every instruction is emulated.
-const FAULTS_EMULATED: u32 = 20;
+/// How many faults, where nobody says otherwise. 200 are for who waits for them by hand: it is not
+/// known of so many that they pass each time on a busy machine.
+const FAULTS: u32 = 60;
 /// After so many each function is waited for.
 const AT_ONCE: u32 = 10;
 
@@ -71,7 +70,6 @@ fn what_is_promised_holds_whatever_goes_wrong() -> Result<()> {
     let chosen = Seed::chosen()?;
     let faults = match std::env::var("HEARTH_FAULTS") {
         Ok(text) => text.parse().context("HEARTH_FAULTS is no number")?,
-        Err(_) if machine::is_emulated() => FAULTS_EMULATED,
         Err(_) => FAULTS,
     };
     // A word that also whoever sees the test fail can use.

@@ -17,7 +17,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, Result, anyhow, ensure};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use hearth_tests::api::{Api, Reply};
 use hearth_tests::daemon::Daemon;
 use hearth_tests::node::{self, layer};
@@ -48,6 +48,8 @@ const WAIT: Duration = Duration::from_millis(60);
 const BEFORE: Duration = Duration::from_millis(1);
 /// The time of a request that hangs.
 const HANGS: Duration = Duration::from_millis(100);
+/// How often a fault may come too late in a row.
+const TRIES: u32 = 20;
 /// How long a request may take.
 const TIME: Duration = Duration::from_secs(20);
 
@@ -202,6 +204,18 @@ impl Scene {
 
     /// Milliseconds from a fault to the right answer.
     fn healed(&mut self, fault: Fault) -> Result<f64> {
+        for _ in 0..TRIES {
+            if let Some(took) = self.try_healed(fault)? {
+                return Ok(took);
+            }
+        }
+        bail!(
+            "{TRIES} times it was answered before the fault: is the machine busy with other things?"
+        )
+    }
+
+    /// The same; none where the fault came too late, when all was answered.
+    fn try_healed(&mut self, fault: Fault) -> Result<Option<f64>> {
         self.deploy(2, "64MiB")?;
         let until = SystemTime::now() + WAIT;
         let payload = match fault {
@@ -220,7 +234,7 @@ impl Scene {
             ensure!(kind == Some("Sandbox.Timedout"), "{hung}");
             let payload = json!({ "do": "wait", "until_unix_ms": 0 });
             is_right(&api.invoke(FUNCTION, &payload, TIME)?, &payload)?;
-            return Ok(began.elapsed().as_secs_f64() * 1e3);
+            return Ok(Some(began.elapsed().as_secs_f64() * 1e3));
         }
         let watched = self.processes()?;
         thread::scope(|scope| {
@@ -245,8 +259,7 @@ impl Scene {
             let (reply, answered) = asked.join().map_err(|_| anyhow!("a client panicked"))??;
             is_right(&reply, &payload)?;
             let took = answered.checked_duration_since(died);
-            let took = took.context("it was answered before the fault")?;
-            Ok(took.as_secs_f64() * 1e3)
+            Ok(took.map(|took| took.as_secs_f64() * 1e3))
         })
     }
 

@@ -17,8 +17,6 @@ const LADDER: &[&str] = &[
     "calibration",
     "cgroup_lock",
     "cgroup_runtime",
-    "demo",
-    "faults",
     "functions",
     "kernel_ladder",
     "near_limit",
@@ -31,8 +29,6 @@ const LADDER: &[&str] = &[
 /// Of these, those that deploy functions, and the kernel that each runs on: both have cgroup v2 and
 /// the same calls, and the rest of the ladder waits for them.
 const WITH_FUNCTIONS: &[(&str, Kernel)] = &[
-    ("demo", Kernel::V6_1),
-    ("faults", Kernel::V6_12),
     ("functions", Kernel::V6_12),
     ("sandbox", Kernel::V6_1),
     ("spawner", Kernel::V6_12),
