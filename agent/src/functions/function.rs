@@ -31,8 +31,9 @@ pub(super) struct State {
     pub(super) deployed: Arc<Deployed>,
     /// Its layers on this node.
     pub(super) layers: Vec<PathBuf>,
-    pub(super) counts: Counts,
-    /// The same and more, for who watches the node.
+    /// Starts of it since the agent began, whatever came of them.
+    pub(super) starts: u64,
+    /// What else is counted of it.
     pub(super) tally: Tally,
     /// Calls that were refused to its code, by name.
     pub(super) refused: BTreeMap<String, u64>,
@@ -42,17 +43,6 @@ pub(super) struct State {
     pub(super) is_removed: bool,
 }
 
-/// What it did since the agent began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    /// Requests that reached it.
-    pub invocations: u64,
-    /// Of these, those that it answered.
-    pub answered: u64,
-    /// Starts of it.
-    pub starts: u64,
-}
-
 impl Function {
     pub(super) fn new(deployed: Arc<Deployed>, layers: Vec<PathBuf>) -> Self {
         Self {
@@ -60,7 +50,7 @@ impl Function {
             state: Mutex::new(State {
                 deployed,
                 layers,
-                counts: Counts::default(),
+                starts: 0,
                 tally: Tally::new(),
                 refused: BTreeMap::new(),
                 last_failure: None,

@@ -151,10 +151,6 @@ impl Job {
             Ok(outcome) => outcome,
             Err(problem) => return Some(Err(problem)),
         };
-        let mut state = live.function.state();
-        state.counts.invocations += 1;
-        state.counts.answered += u64::from(matches!(outcome, Outcome::Answered(_)));
-        drop(state);
         Some(Ok(Arc::new(Invoked {
             request: self.request,
             function: live.deployed.name.clone(),

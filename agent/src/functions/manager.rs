@@ -318,10 +318,7 @@ impl Manager {
             return Err(refused(function, refusal));
         };
         let ending = failure.unanswered.clone().map(|outcome| {
-            let mut state = function.state();
-            state.counts.invocations += 1;
-            state.tally.over(Came::Failed, None);
-            drop(state);
+            function.state().tally.over(Came::Failed, None);
             Arc::new(Invoked {
                 request: job.request,
                 function: function.state().deployed.name.clone(),

@@ -96,6 +96,17 @@ impl Tally {
         self.0.add(&before.0);
     }
 
+    /// One of the counts.
+    pub(super) fn of(&self, counter: Counter) -> u64 {
+        self.0.counts.get(&counter).copied().unwrap_or(0)
+    }
+
+    /// Requests that got no sandbox, whatever the reason.
+    pub(super) fn refused(&self) -> u64 {
+        let reasons = REASONS.map(|reason| self.of(Counter::Refused(reason.word())));
+        reasons.into_iter().sum()
+    }
+
     /// All of it.
     pub(super) const fn counts(&self) -> &PoolCounts {
         &self.0

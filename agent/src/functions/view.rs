@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
 use hearth_runtime::id::{FunctionName, SandboxId};
-use hearth_runtime::pool::{Moment, Pool};
+use hearth_runtime::pool::{Moment, Pool, Retired, Served};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;
@@ -17,6 +17,8 @@ use super::manager::Manager;
 use super::pool::Look;
 use super::problem::Problem;
 use super::store::Deployed;
+use super::tally::Tally;
+use crate::observe::pool::Counter;
 
 /// How often who waits for logs sees whether the function is there.
 const LOOK: Duration = Duration::from_secs(1);
@@ -73,7 +75,7 @@ pub struct PoolView {
 
 impl PoolView {
     fn of(pool: &Pool, now: Moment) -> Self {
-        let (size, counts) = (pool.size(), pool.counts());
+        let size = pool.size();
         let (back_off, failures) = pool.back_off(now);
         Self {
             target: size.target,
@@ -81,14 +83,22 @@ impl PoolView {
             starting: size.starting,
             busy: size.busy,
             waiting: size.waiting,
-            hits: counts.hits,
-            queued: counts.queued,
-            misses: counts.misses,
-            refused: counts.refused,
-            evicted: counts.evicted,
             memory_bytes: pool.weight(),
             back_off_ms: u64::try_from(back_off.as_millis()).unwrap_or(u64::MAX),
             failures,
+            ..Self::default()
+        }
+    }
+
+    fn counted(self, tally: &Tally) -> Self {
+        let served = |how: Served| tally.of(Counter::Served(how.word()));
+        Self {
+            hits: served(Served::Hit),
+            queued: served(Served::Queued),
+            misses: served(Served::Miss),
+            refused: tally.refused(),
+            evicted: tally.of(Counter::Retired(Retired::Evicted.word())),
+            ..self
         }
     }
 }
@@ -133,12 +143,13 @@ impl Manager {
         // There is none before sandboxes of an agent before this one were looked for.
         let pool = self.0.pools.of(name, PoolView::of).unwrap_or_default();
         let state = function.state();
+        let answered = state.tally.of(Counter::Answered);
         Ok(FunctionView {
             deployed: Deployed::clone(&state.deployed),
-            pool,
-            invocations: state.counts.invocations,
-            answered: state.counts.answered,
-            starts: state.counts.starts,
+            pool: pool.counted(&state.tally),
+            invocations: answered + state.tally.of(Counter::Failed),
+            answered,
+            starts: state.starts,
             refused_calls: state.refused.clone(),
         })
     }

@@ -47,7 +47,6 @@ pub struct Pool {
     work: Duration,
     target: u32,
     next: Option<Moment>,
-    counts: Counts,
 }
 
 struct Ready {
@@ -74,23 +73,6 @@ pub struct Size {
     pub busy: u32,
     /// Requests that wait.
     pub waiting: u32,
-}
-
-/// What happened since the pool began.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Requests that found an instance idle.
-    pub hits: u64,
-    /// That waited for one that was at work.
-    pub queued: u64,
-    /// That waited for one to start.
-    pub misses: u64,
-    /// That were refused.
-    pub refused: u64,
-    /// Instances that were to be started.
-    pub starts: u64,
-    /// Instances that were ended to make room.
-    pub evicted: u64,
 }
 
 /// Instances that should be started.
@@ -124,7 +106,6 @@ impl Pool {
             work: Duration::ZERO,
             target: 0,
             next: None,
-            counts: Counts::default(),
             settings,
         }
     }
@@ -139,12 +120,6 @@ impl Pool {
             busy: count(self.busy.len()),
             waiting: count(self.waiting.len()),
         }
-    }
-
-    /// What happened since it began.
-    #[must_use]
-    pub const fn counts(&self) -> Counts {
-        self.counts
     }
 
     /// How it is to be.
@@ -381,7 +356,6 @@ impl Pool {
         typical_bytes: u64,
         out: &mut Vec<Action>,
     ) -> Wanted {
-        self.expire(now, out);
         self.serve(now, Served::Hit, out);
         let seen = Seen {
             now,
@@ -483,7 +457,6 @@ impl Pool {
     pub(super) fn start(&mut self, instance: Instance, out: &mut Vec<Action>) {
         self.back_off.begun(instance);
         self.starting.insert(instance);
-        self.counts.starts += 1;
         out.push(Action::Start {
             function: self.name.clone(),
             instance,
@@ -551,7 +524,6 @@ impl Pool {
             return;
         };
         if let Some(ready) = self.ready.remove(index) {
-            self.counts.evicted += 1;
             self.restore = self.restore.saturating_sub(1);
             self.retire(ready.instance, Retired::Evicted, out);
         }
@@ -602,11 +574,6 @@ impl Pool {
             self.waiting.pop_front();
             self.busy.insert(ready.instance);
             self.uses += 1;
-            *match how {
-                Served::Hit => &mut self.counts.hits,
-                Served::Queued => &mut self.counts.queued,
-                Served::Miss => &mut self.counts.misses,
-            } += 1;
             out.push(Action::Serve {
                 function: self.name.clone(),
                 ticket,
@@ -639,7 +606,6 @@ impl Pool {
         retry_after: Duration,
         out: &mut Vec<Action>,
     ) {
-        self.counts.refused += 1;
         out.push(Action::Refuse {
             function: self.name.clone(),
             ticket,

@@ -25,7 +25,7 @@ mod starts;
 
 pub use back_off::BackOff;
 pub use fleet::Fleet;
-pub use function::{Counts, Pool, Size};
+pub use function::{Pool, Size};
 pub use input::{Action, Input, Instance, Reason, Refusal, Retired, Served, Ticket};
 pub use moment::Moment;
 pub use settings::Settings;

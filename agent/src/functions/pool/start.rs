@@ -187,7 +187,7 @@ impl Pools {
         let outcome = sandbox.start(&start, patience, &mut |told| {
             live.function.hear(claimed.sandbox, told);
         });
-        live.function.state().counts.starts += 1;
+        live.function.state().starts += 1;
         let started = match outcome {
             Ok(started) => started,
             Err(error) => {
