@@ -1,21 +1,24 @@
 //! The pool of one function.
+//!
+//! - [`queue`]: requests that wait.
+//! - [`need`]: what it needs whatever its policy says, and what it can spare.
+
+mod need;
+mod queue;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use super::greedy_dual::{Clock, Worth};
-use super::input::{Action, Instance, Reason, Refusal, Retired, Served, Ticket};
+use super::input::{Action, Instance, Reason, Retired, Served};
 use super::policy::{Policy, Seen};
 use super::starts::Starts;
 use super::{BackOff, Moment, Settings};
 use crate::id::FunctionName;
+use queue::Waiting;
 
-/// When what there was no memory for is tried again.
-const MEMORY_AGAIN: Duration = Duration::from_secs(1);
 /// When what the node had no sandbox for is tried again, where nobody waits for it.
 const SANDBOX_AGAIN: Duration = Duration::from_secs(1);
-/// The shortest and the longest time after which another attempt is worth it.
-const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_mins(1));
 
 /// The instances of one function, and who waits for one.
 pub struct Pool {
@@ -53,11 +56,6 @@ struct Ready {
     instance: Instance,
     since: Moment,
     worth: Worth,
-}
-
-struct Waiting {
-    ticket: Ticket,
-    deadline: Moment,
 }
 
 /// How many there are.
@@ -186,41 +184,6 @@ impl Pool {
         for instance in all.into_iter().chain(self.busy.clone()) {
             self.retire(instance, Retired::Removed, out);
         }
-    }
-
-    pub(super) fn arrive(
-        &mut self,
-        now: Moment,
-        ticket: Ticket,
-        deadline: Moment,
-        out: &mut Vec<Action>,
-    ) {
-        self.policy.arrived(now);
-        if self.ready.is_empty() && count(self.waiting.len()) >= self.places(now) {
-            let soon = self.turn();
-            return self.refuse(ticket, Reason::Full, soon, out);
-        }
-        self.waiting.push_back(Waiting { ticket, deadline });
-    }
-
-    /// How many may wait: who an instance starts for, or can, is not in the queue.
-    fn places(&self, now: Moment) -> u32 {
-        let is_stuck = self.denied.is_some() || !self.back_off.left(now).is_zero();
-        let room = if is_stuck {
-            0
-        } else {
-            self.settings.max.saturating_sub(self.instances())
-        };
-        let coming = count(self.starting.len()).saturating_add(room);
-        self.settings.queue.saturating_add(coming)
-    }
-
-    pub(super) fn again(&mut self, ticket: Ticket, deadline: Moment) {
-        self.waiting.push_front(Waiting { ticket, deadline });
-    }
-
-    pub(super) fn cancel(&mut self, ticket: Ticket) {
-        self.waiting.retain(|waiting| waiting.ticket != ticket);
     }
 
     pub(super) fn found(&mut self, now: Moment, clock: Clock, instance: Instance, busy: bool) {
@@ -433,26 +396,6 @@ impl Pool {
         wanted
     }
 
-    /// Those that are to be started, so that who waits is served and what was promised is there.
-    fn missing(&self, held: bool, is_unproven: bool) -> u32 {
-        let waiting = count(self.waiting.len());
-        let asked = self.at_work().saturating_add(waiting);
-        let needed = asked.max(self.promised()).max(self.restore);
-        let missing = needed.saturating_sub(self.current());
-        let at_once = match (held, is_unproven) {
-            (true, _) => 0,
-            (false, true) => u32::from(!self.is_probed()),
-            (false, false) => return missing,
-        };
-        // Where nobody is held back each request is an attempt.
-        let tries = if self.settings.hold {
-            0
-        } else {
-            waiting.saturating_sub(count(self.starting.len()))
-        };
-        missing.min(at_once).max(tries)
-    }
-
     /// Starts one, as there is room for it.
     pub(super) fn start(&mut self, instance: Instance, out: &mut Vec<Action>) {
         self.back_off.begun(instance);
@@ -461,126 +404,6 @@ impl Pool {
             function: self.name.clone(),
             instance,
         });
-    }
-
-    /// Whether what is needed is not started for want of memory.
-    pub(super) const fn is_denied(&self) -> bool {
-        self.denied.is_some()
-    }
-
-    /// Some memory may be free again.
-    pub(super) const fn freed(&mut self) {
-        self.denied = None;
-    }
-
-    /// There is no memory for one; `must` says whether one is needed. Where it is not, who comes
-    /// next is tried for at once, as others may go for that.
-    pub(super) fn denied(&mut self, now: Moment, must: bool) {
-        let again = now.after(MEMORY_AGAIN);
-        *(if must {
-            &mut self.denied
-        } else {
-            &mut self.spared
-        }) = Some(again);
-        self.next = Some(self.next.map_or(again, |next| next.min(again)));
-    }
-
-    /// Those that run what is deployed.
-    fn current(&self) -> u32 {
-        self.instances() - count(self.old.len())
-    }
-
-    /// Those of them that are at work.
-    fn at_work(&self) -> u32 {
-        count(self.busy.difference(&self.old).count())
-    }
-
-    /// Whether there is one that began after the last failure.
-    fn is_probed(&self) -> bool {
-        let ready = self.ready.iter().map(|ready| &ready.instance);
-        let mut all = ready.chain(&self.starting).chain(&self.busy);
-        all.any(|instance| self.back_off.is_anew(*instance))
-    }
-
-    /// Idle ones that may go for somebody else.
-    pub(super) fn evictable(&self) -> u32 {
-        self.current()
-            .saturating_sub(self.promised())
-            .min(count(self.ready.len()))
-    }
-
-    /// What the cheapest idle one is worth that may go.
-    pub(super) fn cheapest(&self) -> Option<Worth> {
-        if self.evictable() == 0 {
-            return None;
-        }
-        let worths = self.ready.iter().map(|ready| ready.worth);
-        worths.min_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal))
-    }
-
-    /// The cheapest goes.
-    pub(super) fn evict(&mut self, worth: Worth, out: &mut Vec<Action>) {
-        let Some(index) = self.ready.iter().position(|ready| ready.worth == worth) else {
-            return;
-        };
-        if let Some(ready) = self.ready.remove(index) {
-            self.restore = self.restore.saturating_sub(1);
-            self.retire(ready.instance, Retired::Evicted, out);
-        }
-    }
-
-    /// Those that there are whatever the policy says, and whoever else needs memory.
-    fn promised(&self) -> u32 {
-        let reserved = match self.settings.reserved {
-            0 => 0,
-            reserved => reserved.saturating_add(self.at_work()),
-        };
-        let promised = self.settings.min.max(self.scheduled).max(reserved);
-        promised.min(self.settings.max)
-    }
-
-    /// Refuses those whose time is over, or will be before anything can be tried for them.
-    fn expire(&mut self, now: Moment, out: &mut Vec<Action>) {
-        let left = self.back_off.left(now);
-        let is_left_alone = self.settings.hold && self.instances() == 0 && !left.is_zero();
-        let end = if is_left_alone { now.after(left) } else { now };
-        if self.waiting.iter().all(|waiting| waiting.deadline > end) {
-            return;
-        }
-        let (over, waiting) = std::mem::take(&mut self.waiting)
-            .into_iter()
-            .partition::<VecDeque<_>, _>(|waiting| waiting.deadline <= end);
-        self.waiting = waiting;
-        for Waiting { ticket, .. } in over {
-            let (reason, retry_after) = if !left.is_zero() && self.instances() == 0 {
-                (Reason::BackOff, left)
-            } else if self.denied.is_some() {
-                (Reason::Memory, self.turn())
-            } else {
-                (Reason::Late, self.turn())
-            };
-            self.refuse(ticket, reason, retry_after, out);
-        }
-    }
-
-    /// Gives who waits what is idle, the one that was used last first.
-    fn serve(&mut self, now: Moment, how: Served, out: &mut Vec<Action>) {
-        self.expire(now, out);
-        while let Some(waiting) = self.waiting.front() {
-            let ticket = waiting.ticket;
-            let Some(ready) = self.ready.pop_back() else {
-                return;
-            };
-            self.waiting.pop_front();
-            self.busy.insert(ready.instance);
-            self.uses += 1;
-            out.push(Action::Serve {
-                function: self.name.clone(),
-                ticket,
-                instance: ready.instance,
-                how,
-            });
-        }
     }
 
     fn idle(&mut self, now: Moment, clock: Clock, instance: Instance) {
@@ -597,29 +420,6 @@ impl Pool {
             instance,
             why,
         });
-    }
-
-    fn refuse(
-        &mut self,
-        ticket: Ticket,
-        reason: Reason,
-        retry_after: Duration,
-        out: &mut Vec<Action>,
-    ) {
-        out.push(Action::Refuse {
-            function: self.name.clone(),
-            ticket,
-            refusal: Refusal {
-                reason,
-                retry_after,
-            },
-        });
-    }
-
-    /// When those that wait now may have been served.
-    fn turn(&self) -> Duration {
-        let rounds = count(self.waiting.len()) / self.settings.max.max(1) + 1;
-        self.work.saturating_mul(rounds).clamp(RETRY.0, RETRY.1)
     }
 }
 
