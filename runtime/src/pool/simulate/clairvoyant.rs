@@ -116,6 +116,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::super::Moment;
+    use super::super::super::policy::Choice;
     use super::super::{Builder, Function, Options, run};
     use super::*;
 
@@ -202,6 +203,25 @@ mod tests {
             }
         }
 
+        /// Whoever starts one ahead pays with a start: no policy gives more requests an instance of an
+        /// earlier one than the best of all ways to do so, which cost no more than it spent.
+        #[test]
+        fn no_policy_needs_fewer_starts_than_the_best_of_all_choices(
+            choice in proptest::sample::select(Choice::ALL.to_vec()),
+            mut requests in vec((0..4_000_u64, 1..200_u64), 1..9),
+            start in 0..20_u64,
+        ) {
+            let trace = trace(&[(1 << 30, requests.clone())], start);
+            let report = run(&trace, &Options::new(choice), &Clairvoyant::of(&trace), &mut |_| ());
+            let starting = f64::from(u32::try_from(report.starts * start).expect("few"));
+            let unused = report.idle_memory_gib_s + starting + 1e-6;
+            let least = best(&mut requests, 1).into_iter().enumerate().filter(|(_, cost)| {
+                cost.is_some_and(|cost| f64::from(u32::try_from(cost).expect("small")) <= unused)
+            });
+            let kept = least.map(|(kept, _)| kept).max().unwrap_or(0);
+            prop_assert!(report.starts + kept as u64 >= report.requests, "{kept}: {report:?}");
+        }
+
         #[test]
         fn who_starts_nothing_ahead_is_never_below(
             functions in vec((1..1_u64 << 30, any_requests()), 1..4),
@@ -210,7 +230,7 @@ mod tests {
         ) {
             let trace = trace(&functions, start);
             let clairvoyant = Clairvoyant::of(&trace);
-            let policy = super::super::super::policy::Choice::Fixed(Duration::from_secs(keep_alive));
+            let policy = Choice::Fixed(Duration::from_secs(keep_alive));
             let report = run(&trace, &Options::new(policy), &clairvoyant, &mut |_| ());
             prop_assert!(report.regret >= 0.0, "{:?}", report);
         }
