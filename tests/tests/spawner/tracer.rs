@@ -128,7 +128,15 @@ fn trace(mut command: Command, point: Point, started: &mpsc::Sender<Pid>) -> Res
         match libc::WSTOPSIG(status) {
             stop if stop == libc::SIGTRAP | 0x80 => {
                 if is_entry {
-                    is_it = is_it_now(pid, point, &mut came)?;
+                    is_it = match is_it_now(pid, point, &mut came) {
+                        Ok(is_it) => is_it,
+                        Err(error) => {
+                            // Of one that was killed where it stopped nothing can be read.
+                            ensure!(request(libc::PTRACE_SYSCALL, pid, 0).is_err(), error);
+                            wait(pid)?;
+                            return Ok(came);
+                        }
+                    };
                 }
                 if is_it && is_entry != point.is_made {
                     came.is_there = true;
