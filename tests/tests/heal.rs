@@ -5,11 +5,11 @@ use anyhow::{Context, Result, ensure};
 use hearth_tests::api::Reply;
 use hearth_tests::cgroup;
 use hearth_tests::child::{self, Finished};
-use hearth_tests::collector::{Addresses, Collector};
+use hearth_tests::collector::{Addresses, Collector, Item};
 use hearth_tests::node::{Language, PATIENCE};
 use hearth_tests::serving::Serving;
 use hearth_tests::trace;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -147,24 +147,18 @@ fn out_of_memory_it_comes_back_with_more_and_the_request_is_answered() -> Result
     verified(&serving)?;
 
     // At the collector: a span with links to the start that followed, and to the one of the capture.
+    // Spans, and the log record, come each for itself.
+    let named = |span: &&Item| span.fields.get("Name").is_some_and(|name| name == "heal");
+    let started = |span: &&Item| span.has("hearth.opener", "claim");
+    let told = |log: &&Item| log.has("hearth.heal.fault", "oom_killed");
     let got = collector.wait_for(|got| {
-        got.spans
-            .iter()
-            .any(|span| span.fields.get("Name").is_some_and(|name| name == "heal"))
+        got.spans.iter().any(|span| named(&span))
+            && got.spans.iter().filter(started).count() >= 2
+            && got.logs.iter().any(|log| told(&log))
     })?;
-    let heal = got
-        .logs
-        .iter()
-        .find(|log| log.has("hearth.heal.fault", "oom_killed"));
-    let heal = heal.context("a log record of the healing")?;
-    ensure!(
-        heal.attributes.contains_key("hearth.oom.capture"),
-        "{heal:#?}"
-    );
-    let starts = got
-        .spans
-        .iter()
-        .filter(|span| span.has("hearth.opener", "claim"));
+    let heal = got.logs.iter().find(told).context("a log record")?;
+    let capture = heal.attribute("hearth.oom.capture")?;
+    let starts = got.spans.iter().filter(started);
     let starts: Vec<&str> = starts
         .map(|span| span.field("Trace ID"))
         .collect::<Result<_>>()?;
@@ -177,6 +171,13 @@ fn out_of_memory_it_comes_back_with_more_and_the_request_is_answered() -> Result
     for start in &starts {
         ensure!(healed.contains(start), "no link to {start}: {healed}");
     }
+    // The capture is named by the span, and by the link to it.
+    let name = format!("hearth.oom.capture: Str({capture})");
+    let named = healed.matches(&name);
+    ensure!(
+        named.count() == 2 && healed.contains("hearth.link: Str(oom)"),
+        "no link to capture {capture}: {healed}"
+    );
     let told = daemon.scrape()?.samples;
     let counted = told
         .iter()
@@ -243,6 +244,33 @@ fn a_request_is_done_again_only_where_that_is_declared_and_a_crash_loop_is_left_
     let after = last["actions"][0]["after_ms"].as_u64().context("a pause")?;
     ensure!((9_000..=10_000).contains(&after), "{last}");
     ensure!(outcomes(&serving, 2)?[1] == pair("replace", "done"));
+    verified(&serving)?;
+    daemon.stop()
+}
+
+#[test]
+fn what_hangs_and_what_is_killed_while_it_waits_is_there_again() -> Result<()> {
+    let serving = serving("heal-hang")?;
+    let daemon = serving.agent("")?;
+    let function = deploy(&serving, &["--set", "heal=act", "--set", "timeout=1s"])?;
+    let kind = failure(invoke(&serving, &function, &json!({ "do": "hang" }))?)?;
+    ensure!(kind == "Sandbox.Timedout", "{kind}");
+    ensure!(outcomes(&serving, 1)? == [pair("replace", "done")]);
+    answer(invoke(&serving, &function, &json!({ "n": 1 }))?)?;
+
+    // Nobody asks for anything: its place is taken all the same.
+    let sandbox = || -> Result<Value> { Ok(serving.api().get("/v1/sandboxes")?[0].clone()) };
+    let lost = sandbox()?;
+    let pid = lost["pid"].as_i64().context("a pid")?;
+    let pid = Pid::from_raw(i32::try_from(pid)?).context("a pid")?;
+    kill_process(pid, Signal::KILL)?;
+    ensure!(outcomes(&serving, 2)?[1] == pair("replace", "done"));
+    let faults = lines(&serving, "decision")?;
+    let words: Vec<_> = faults.iter().map(|line| &line["fault"]).collect();
+    ensure!(words == ["hung", "killed"], "{faults:#?}");
+    ensure!(faults[1]["actions"][0]["after_ms"] == 0, "{faults:#?}");
+    ensure!(sandbox()?["id"] != lost["id"], "{lost}");
+    answer(invoke(&serving, &function, &json!({ "n": 2 }))?)?;
     verified(&serving)?;
     daemon.stop()
 }
