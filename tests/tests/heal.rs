@@ -10,6 +10,7 @@ use hearth_tests::node::{Language, PATIENCE};
 use hearth_tests::serving::Serving;
 use hearth_tests::trace;
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 const MIB: u64 = 1 << 20;
@@ -291,9 +292,26 @@ fn an_agent_that_is_killed_in_between_leaves_it_unknown_and_goes_on() -> Result<
     daemon.signal(Signal::KILL)?;
     daemon.wait()?;
     verified(&serving)?;
+    let decisions = lines(&serving, "decision")?;
+    let until = decisions[1]["failing"]["until_boottime_ns"].as_u64();
+    let until = until.context("a pause")?;
     let daemon = serving.agent("")?;
+    // Its pause goes on, and whoever asks waits for the rest of it.
     answer(invoke(&serving, &function, &json!({ "n": 1 }))?)?;
+    let now = clock_gettime(ClockId::Boottime);
+    let now = u64::try_from(now.tv_sec)? * 1_000_000_000 + u64::try_from(now.tv_nsec)?;
+    ensure!(
+        now >= until,
+        "answered {} ms too early",
+        (until - now) / 1_000_000
+    );
+    // And the next one is what comes after it.
     failure(invoke(&serving, &function, &crash)?)?;
+    let decisions = lines(&serving, "decision")?;
+    let last = decisions.last().context("a decision")?;
+    ensure!(last["failing"]["failures"] == 3, "{last}");
+    let after = last["actions"][0]["after_ms"].as_u64().context("a pause")?;
+    ensure!((19_000..=20_000).contains(&after), "{last}");
     let unknown = lines(&serving, "outcome")?;
     let unknown = unknown.iter().find(|line| line["outcome"] == "unknown");
     ensure!(unknown.context("an outcome")?["why"] == "the agent ended");

@@ -41,6 +41,7 @@ impl Manager {
         pools.open();
         for function in self.functions() {
             pools.expect(&function, false);
+            pools.resume(&function);
         }
         let (mut idle, mut busy, mut old) = (Vec::new(), Vec::new(), Vec::new());
         for one in &listed {

@@ -128,9 +128,22 @@ pub struct Fault {
     pub lost: Option<Lost>,
     /// What it was at work on.
     pub request: Option<Interrupted>,
+    /// How its function fails, this included.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Failing>,
     /// When that was seen, by the clock that counts since boot.
     #[serde(rename = "at_boottime_ns")]
     pub at: Boottime,
+}
+
+/// A function that fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failing {
+    /// So often in a row.
+    pub failures: u32,
+    /// Until when it is left alone for that.
+    #[serde(rename = "until_boottime_ns")]
+    pub until: Boottime,
 }
 
 /// A sandbox that is lost.

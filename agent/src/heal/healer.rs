@@ -11,7 +11,7 @@ use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
 use super::audit::{Audit, AuditError, Decided, Entry, Opened, Outcome, Resolved};
 use super::budget::{self, Budget};
 use super::decide::{Action, Decision, Known, PoolNow, Terms, decide};
-use super::fault::{Fault, Mode};
+use super::fault::{Failing, Fault, Mode};
 use super::memory::NodeMemory;
 use super::pending::{Pending, Wait};
 use crate::observe::healing::{HealAction, Healing, LostSandbox};
@@ -141,13 +141,22 @@ impl Healer {
         raised.max(terms.memory)
     }
 
-    /// Versions that are not there any more have no raised limits: one that gets the same number
-    /// is another one.
+    /// How a version of a function fails since the node has booted, as far as that is written down.
+    #[must_use]
+    pub fn failing(&self, function: &FunctionName, version: u32) -> Option<Failing> {
+        let state = self.state();
+        let standing = state.audit.standing();
+        let is_since_boot = standing.boot_id() == boot_id();
+        is_since_boot.then(|| standing.failing(function, version))?
+    }
+
+    /// Of functions that are not there any more nothing is known: one that gets the same number for
+    /// its version is another one.
     pub fn keep(&self, is_there: impl Fn(&FunctionName, u32) -> bool) {
         let mut state = self.state();
-        for raised in state.audit.standing().all_raised() {
-            if !is_there(&raised.function, raised.version) {
-                state.forget(&raised.function);
+        for (function, versions) in state.audit.standing().known() {
+            if !versions.iter().any(|of| is_there(&function, *of)) {
+                state.forget(&function);
             }
         }
     }
@@ -245,17 +254,15 @@ impl Healer {
         );
     }
 
-    /// A function was removed, and with it what was raised for it.
+    /// A function was removed, and with it what is known of it.
     pub fn removed(&self, function: &FunctionName) {
         let of_function = |pending: &Pending| pending.function == *function;
         self.give_up(of_function, |_| true, Resolved::Obsolete, "it was removed");
         let mut state = self.state();
         state.unwritten.remove(function);
-        let standing = state.audit.standing().all_raised();
-        if standing.iter().all(|raised| raised.function != *function) {
-            return;
+        if state.audit.standing().known().contains_key(function) {
+            state.forget(function);
         }
-        state.forget(function);
     }
 
     /// Gives up what was not seen in time.
@@ -370,7 +377,7 @@ impl State {
         Ok((lines, chain.to_string()))
     }
 
-    /// A function is gone, and so is what was raised for it.
+    /// A function is gone, and so is what is known of it.
     fn forget(&mut self, function: &FunctionName) {
         let entry = Entry::Removed {
             function: function.clone(),
@@ -381,8 +388,16 @@ impl State {
         }
     }
 
-    /// Whether a decision that leads to nothing is written, or only counted.
+    /// Whether a decision that leads to nothing is written, or only counted. How a function is left
+    /// alone goes on after this agent, so that is written: with each failure, that is less often.
     fn is_worth_a_line(&mut self, fault: &Fault) -> bool {
+        let failing = self
+            .audit
+            .standing()
+            .failing(&fault.function, fault.version);
+        if fault.failing.is_some() && fault.failing != failing {
+            return true;
+        }
         if self.quiet.left(&fault.function, fault.at).0.is_ok() {
             self.quiet.spend(&fault.function, fault.at);
             return true;

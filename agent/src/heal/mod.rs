@@ -15,5 +15,5 @@ pub mod healer;
 pub mod memory;
 mod pending;
 
-pub use fault::{Fault, Mode, What};
+pub use fault::{Failing, Fault, Mode, What};
 pub use healer::{Healer, Verdict};

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Instance, Moment};
 
 /// The pause after the second failure; it doubles with each.
@@ -20,10 +22,11 @@ const PROOF: Duration = Duration::from_secs(10);
 /// What fails together is one failure: one that began before the last failure says nothing of what
 /// was done about that, and neither does one within the pause. After a pause there is one attempt
 /// first: the rest follow when it has proven itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct BackOff {
     failures: u32,
-    last: Moment,
+    /// Not before the last failure.
     until: Moment,
     /// The last one that began, and the one that was that when it failed.
     newest: Instance,
@@ -33,6 +36,19 @@ pub struct BackOff {
 }
 
 impl BackOff {
+    /// As it was left, where all that is known of it is how often it failed in a row, and until when
+    /// it was to be left alone.
+    #[must_use]
+    pub fn resumed(now: Moment, failures: u32, until: Moment) -> Self {
+        Self {
+            failures,
+            until,
+            // It was not seen to fail since.
+            proof: (until <= now).then(|| until.after(PROOF)),
+            ..Self::default()
+        }
+    }
+
     /// One begins.
     pub(super) fn begun(&mut self, instance: Instance) {
         self.newest = self.newest.max(instance);
@@ -82,15 +98,13 @@ impl BackOff {
                 .saturating_mul(1_u32.checked_shl(more - 2).unwrap_or(u32::MAX))
                 .min(LONGEST),
         };
-        self.last = now;
         self.until = self.until.max(now.after(pause));
         pause
     }
 
     /// Forgets failures that are long ago.
     fn forget(&mut self, now: Moment) {
-        if self.failures > 0 && now >= self.until && now.since(self.last.max(self.until)) >= HEALTH
-        {
+        if self.failures > 0 && now.since(self.until) >= HEALTH {
             *self = Self {
                 newest: self.newest,
                 ..Self::default()
@@ -102,6 +116,12 @@ impl BackOff {
     #[must_use]
     pub fn left(&self, now: Moment) -> Duration {
         self.until.since(now)
+    }
+
+    /// Until when.
+    #[must_use]
+    pub const fn until(&self) -> Moment {
+        self.until
     }
 
     /// Failures in a row.
@@ -134,6 +154,26 @@ mod tests {
         back_off.begun(anew);
         assert_eq!(back_off.clone().failed(almost, anew).as_secs(), 300);
         assert_eq!(back_off.failed(now.after(HEALTH), anew).as_secs(), 0);
+    }
+
+    #[test]
+    fn what_was_left_goes_on_and_is_forgotten_when_it_would_have_been() {
+        let now = Moment(Duration::from_hours(1));
+        let until = now.after(FIRST);
+        let mut left = BackOff::resumed(now, 2, until);
+        assert_eq!((left.left(now), left.failures()), (FIRST, 2));
+        // What is found says as much as what begins after that.
+        left.begun(Instance(1));
+        assert_eq!(left.clone().failed(now, Instance(1)), FIRST);
+        assert!(left.is_unproven(until.after(HEALTH)));
+        assert_eq!(left.clone().failed(until, Instance(1)), 2 * FIRST);
+        assert_eq!(
+            left.failed(until.after(HEALTH), Instance(1)),
+            Duration::ZERO
+        );
+        // The pause is over, and nothing has failed since.
+        let left = BackOff::resumed(until.after(PROOF), 2, until);
+        assert!(!left.is_unproven(until.after(PROOF)));
     }
 
     #[test]

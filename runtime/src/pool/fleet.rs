@@ -163,6 +163,9 @@ impl Fleet {
                 deadline,
             } => self.tell(function, |pool| pool.again(ticket, deadline)),
             Input::Cancel { function, ticket } => self.tell(function, |pool| pool.cancel(ticket)),
+            Input::Resumed { function, back_off } => {
+                self.tell(function, |pool| pool.resumed(back_off))
+            }
             Input::Found {
                 function,
                 instance,

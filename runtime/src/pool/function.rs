@@ -138,6 +138,12 @@ impl Pool {
         self.back_off
     }
 
+    /// So many a schedule wants.
+    #[must_use]
+    pub const fn wanted_by_schedule(&self) -> u32 {
+        self.scheduled
+    }
+
     /// Memory that one of them takes, in bytes.
     #[must_use]
     pub const fn weight(&self) -> u64 {
@@ -184,6 +190,10 @@ impl Pool {
         for instance in all.into_iter().chain(self.busy.clone()) {
             self.retire(instance, Retired::Removed, out);
         }
+    }
+
+    pub(super) const fn resumed(&mut self, back_off: BackOff) {
+        self.back_off = back_off;
     }
 
     pub(super) fn found(&mut self, now: Moment, clock: Clock, instance: Instance, busy: bool) {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Moment, Settings};
+use super::{BackOff, Moment, Settings};
 use crate::id::FunctionName;
 
 /// One instance of a function, numbered by the fleet in the order in which they came.
@@ -63,6 +63,13 @@ pub enum Input {
         function: FunctionName,
         /// Which request.
         ticket: Ticket,
+    },
+    /// A function was there before the fleet, and was failing.
+    Resumed {
+        /// Which.
+        function: FunctionName,
+        /// How it is left alone.
+        back_off: BackOff,
     },
     /// An instance was there before the fleet.
     Found {

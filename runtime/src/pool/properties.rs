@@ -33,6 +33,8 @@ enum Step {
     /// Whether it was its own fault, and who was served by it comes again.
     Ended(u8, bool, bool),
     Found(u8, bool),
+    /// How often it failed, and for how many milliseconds it is left alone yet.
+    Resumed(u8, u8, u16),
     Measured(u8, u16),
     Weighed(u8, u8),
     Scheduled(u8, u8),
@@ -59,7 +61,7 @@ fn any_settings() -> impl Strategy<Value = Settings> {
 
 fn any_step() -> impl Strategy<Value = Step> {
     use Step::{
-        Arrive, Budget, Cancel, Deploy, Ended, Found, Measured, NotStarted, Pass, Remove,
+        Arrive, Budget, Cancel, Deploy, Ended, Found, Measured, NotStarted, Pass, Remove, Resumed,
         Scheduled, Served, Started, Weighed,
     };
     let byte = any::<u8>;
@@ -75,6 +77,8 @@ fn any_step() -> impl Strategy<Value = Step> {
         2 => (byte(), any::<bool>(), any::<bool>())
             .prop_map(|(instance, fault, again)| Ended(instance, fault, again)),
         1 => (byte(), any::<bool>()).prop_map(|(function, busy)| Found(function, busy)),
+        1 => (byte(), byte(), any::<u16>())
+            .prop_map(|(function, failures, left)| Resumed(function, failures, left)),
         2 => (byte(), any::<u16>()).prop_map(|(function, start)| Measured(function, start)),
         1 => (byte(), byte()).prop_map(|(function, bytes)| Weighed(function, bytes)),
         1 => (byte(), 0..4_u8).prop_map(|(function, count)| Scheduled(function, count)),

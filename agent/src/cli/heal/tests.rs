@@ -10,7 +10,7 @@ use super::super::schema::faults_of;
 use super::*;
 use crate::heal::audit::{Audit, Decided, Entry, Outcome, Resolved};
 use crate::heal::decide::{Action, Decision, Refused};
-use crate::heal::fault::{Interrupted, Lost};
+use crate::heal::fault::{Failing, Interrupted, Lost};
 use crate::heal::{Fault, Mode, What};
 use crate::time::Boottime;
 
@@ -35,6 +35,7 @@ fn written() -> (TempDir, Files) {
             instance: 1,
             lost: None,
             request: None,
+            failing: None,
             at: Boottime(1),
         },
         decision: Decision {
@@ -130,6 +131,10 @@ fn whatever_is_printed_is_described_and_what_is_wrong_is_found() {
             id: RequestId::from_u128(7),
             left_ms: 1,
             replays: 0,
+        });
+        decided.fault.failing = Some(Failing {
+            failures: 2,
+            until: Boottime(7),
         });
         decided.decision.actions = vec![
             Action::Raise {

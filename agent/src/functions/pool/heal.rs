@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hearth_runtime::pool::{BackOff, Input};
+use hearth_runtime::pool::{BackOff, Input, Moment};
 use hearth_runtime::sandbox::ask::Ended;
 use hearth_runtime::sandbox::backend::Outcome;
 
@@ -13,7 +13,7 @@ use crate::functions::function::Function;
 use crate::functions::manager::lock;
 use crate::functions::store::Deployed;
 use crate::heal::decide::PoolNow;
-use crate::heal::fault::Lost;
+use crate::heal::fault::{Failing, Lost};
 use crate::heal::healer::CameUp;
 use crate::heal::{Fault, Healer, Verdict, What};
 use crate::time::Boottime;
@@ -54,7 +54,7 @@ impl Pools {
         let Some(what) = what(live, death) else {
             return Verdict::default();
         };
-        let Some(pool) = self.pool_after(live, death) else {
+        let Some((pool, failing)) = self.pool_after(live, death) else {
             return Verdict::default();
         };
         if let Some(again) = death.interrupted.filter(|again| again.replays > 0) {
@@ -73,6 +73,7 @@ impl Pools {
                 claimed: about.claimed,
             }),
             request: death.interrupted,
+            failing,
             at: Boottime::now(),
         };
         let terms = deployed.definition.terms();
@@ -97,7 +98,7 @@ impl Pools {
     }
 
     /// How the pool is after this; none where it was retired, or is gone.
-    fn pool_after(&self, live: &Live, death: &Death) -> Option<PoolNow> {
+    fn pool_after(&self, live: &Live, death: &Death) -> Option<(PoolNow, Option<Failing>)> {
         let budget = lock(&self.budget).most();
         let inner = lock(&self.inner);
         let entry = inner.live.get(&live.instance)?;
@@ -113,11 +114,32 @@ impl Pools {
         if is_start || death.is_fault(live.deployed.definition.timeout.0) {
             back_off.failed(now, live.instance);
         }
-        Some(PoolNow {
+        let pool = PoolNow {
             pause: back_off.left(now),
             instances: pool.instances(),
             budget,
-        })
+        };
+        let failing = (back_off.failures() > 0).then(|| Failing {
+            failures: back_off.failures(),
+            until: Boottime(back_off.until().into()),
+        });
+        Some((pool, failing))
+    }
+
+    /// A function that was failing before this agent began is left alone for as long as it was to be.
+    pub(in super::super) fn resume(self: &Arc<Self>, function: &Function) {
+        let Some(healer) = self.healer() else { return };
+        let deployed = Arc::clone(&function.state().deployed);
+        let Some(failing) = healer.failing(&deployed.name, deployed.version) else {
+            return;
+        };
+        self.tell(|_, now, _| {
+            let until = Moment::from(failing.until.0);
+            Some(Input::Resumed {
+                function: deployed.name.clone(),
+                back_off: BackOff::resumed(now, failing.failures, until),
+            })
+        });
     }
 
     /// One is being started.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use hearth_runtime::pool::simulate::recorded::Record;
-use hearth_runtime::pool::{Action, Fleet, Input, Moment};
+use hearth_runtime::pool::{Action, BackOff, Fleet, Input, Moment};
 use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 use super::live::Doing;
@@ -83,16 +83,14 @@ impl Inner {
             settings: Box::new(settings),
             renew: false,
         };
-        let pools: Vec<_> = self
-            .fleet
-            .pools()
-            .map(|(name, pool)| (name.clone(), pool.settings().clone(), pool.weight()))
-            .collect();
-        for (name, settings, weight) in &pools {
-            inputs.push(deploy(name, expected(settings)));
+        let mut pools = Vec::new();
+        for (name, pool) in self.fleet.pools() {
+            let (scheduled, back_off) = (pool.wanted_by_schedule(), pool.pause());
+            pools.push((name.clone(), pool.settings().clone(), scheduled, back_off));
+            inputs.push(deploy(name, expected(pool.settings())));
             inputs.push(Input::Weighed {
                 function: name.clone(),
-                bytes: *weight,
+                bytes: pool.weight(),
             });
         }
         for (instance, entry) in &self.live {
@@ -126,8 +124,20 @@ impl Inner {
                 inputs.push(input);
             }
         }
-        for (name, settings, _) in &pools {
-            inputs.push(deploy(name, settings.clone()));
+        for (name, settings, scheduled, back_off) in pools {
+            if scheduled > 0 {
+                inputs.push(Input::Scheduled {
+                    function: name.clone(),
+                    instances: scheduled,
+                });
+            }
+            if back_off != BackOff::default() {
+                inputs.push(Input::Resumed {
+                    function: name.clone(),
+                    back_off,
+                });
+            }
+            inputs.push(deploy(&name, settings));
         }
         inputs
     }

@@ -4,7 +4,7 @@ use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
 use serde::{Deserialize, Serialize};
 
 use crate::heal::decide::Decision;
-use crate::heal::fault::{Fault, Mode};
+use crate::heal::fault::{Failing, Fault, Mode};
 use crate::time::Boottime;
 
 /// One line, but for its link in the chain.
@@ -64,6 +64,9 @@ pub struct Begin {
     /// Limits that are raised.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub raised: Vec<Raised>,
+    /// Functions that fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failing: Vec<Fails>,
     /// Actions whose outcome is not known yet.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub open: Vec<Open>,
@@ -84,6 +87,18 @@ pub struct Raised {
     pub version: u32,
     /// To so much.
     pub bytes: u64,
+}
+
+/// A function that fails.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fails {
+    /// This one,
+    pub function: FunctionName,
+    /// of this version and no other.
+    pub version: u32,
+    /// How.
+    #[serde(flatten)]
+    pub failing: Failing,
 }
 
 /// An action whose outcome is not known yet.

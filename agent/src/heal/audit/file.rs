@@ -10,7 +10,7 @@ use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use super::chain::{self, Break, Link, Why};
-use super::entry::{Begin, Entry, Line, Outcome, Resolved};
+use super::entry::{Begin, Entry, Fails, Line, Outcome, Resolved};
 use super::folder::{Folder, HEAD, NAME, head, write_all};
 use super::standing::Standing;
 use crate::time::Boottime;
@@ -234,12 +234,22 @@ impl Audit {
         Ok(())
     }
 
+    /// Functions that fail since this boot.
+    fn failing(&self) -> Vec<Fails> {
+        if self.standing.boot_id() == self.boot_id {
+            self.standing.all_failing()
+        } else {
+            Vec::new()
+        }
+    }
+
     fn state(&self) -> Begin {
         Begin {
             version: VERSION,
             after: self.last.to_string(),
             boot_id: self.boot_id.clone(),
             raised: self.standing.all_raised(),
+            failing: self.failing(),
             open: self.standing.open().cloned().collect(),
             found: self.found.clone(),
             torn_bytes: self.torn_bytes,

@@ -13,7 +13,7 @@ mod folder;
 mod standing;
 
 pub use chain::{Break, Lines, Link, Read, Why, read};
-pub use entry::{Begin, Decided, Entry, Line, Open, Outcome, Raised, Resolved};
+pub use entry::{Begin, Decided, Entry, Fails, Line, Open, Outcome, Raised, Resolved};
 pub use file::{Audit, AuditError, Opened};
 pub use folder::{Files, Found};
 pub use standing::Standing;

@@ -4,13 +4,15 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hearth_runtime::id::FunctionName;
 
-use super::entry::{Begin, Entry, Line, Open, Raised};
-use crate::heal::fault::Mode;
+use super::entry::{Begin, Entry, Fails, Line, Open, Raised};
+use crate::heal::fault::{Failing, Mode};
 use crate::time::Boottime;
 
 /// Functions whose limits are raised, at most; one that is named in the lines but not in here has
 /// what its definition says.
 const MAX_RAISED: usize = 1000;
+/// Functions that fail, at most; who is left alone for longest stays.
+const MAX_FAILING: usize = 1000;
 /// Actions under way, at most.
 const MAX_OPEN: usize = 4096;
 /// Decisions that a budget may still count, at most; the newest.
@@ -20,6 +22,7 @@ const MAX_DONE: usize = 4096;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
     raised: BTreeMap<FunctionName, (u32, u64)>,
+    failing: BTreeMap<FunctionName, (u32, Failing)>,
     open: BTreeSet<Open>,
     boot_id: String,
     /// What was done since that boot, and when.
@@ -34,6 +37,9 @@ impl Standing {
             Entry::Decision(decided) => {
                 let function = &decided.fault.function;
                 let actions = &decided.decision.actions;
+                if let Some(failing) = decided.fault.failing {
+                    self.fails(function, decided.fault.version, failing);
+                }
                 if decided.mode != Mode::Observe && !actions.is_empty() {
                     if self.done.len() >= MAX_DONE {
                         self.done.pop_front();
@@ -69,9 +75,20 @@ impl Standing {
         }
     }
 
-    /// A function is gone, and so is what was raised for it.
+    fn fails(&mut self, function: &FunctionName, version: u32, failing: Failing) {
+        self.failing.insert(function.clone(), (version, failing));
+        if self.failing.len() > MAX_FAILING {
+            let first = self.failing.iter().min_by_key(|(_, (_, one))| one.until);
+            if let Some(function) = first.map(|(function, _)| function.clone()) {
+                self.failing.remove(&function);
+            }
+        }
+    }
+
+    /// A function is gone, and so is what is known of it.
     pub(super) fn forget(&mut self, function: &FunctionName) {
         self.raised.remove(function);
+        self.failing.remove(function);
     }
 
     /// It says all that is needed of what stands before.
@@ -79,6 +96,10 @@ impl Standing {
         let raised = begin.raised.iter().take(MAX_RAISED);
         self.raised = raised
             .map(|one| (one.function.clone(), (one.version, one.bytes)))
+            .collect();
+        let failing = begin.failing.iter().take(MAX_FAILING);
+        self.failing = failing
+            .map(|one| (one.function.clone(), (one.version, one.failing)))
             .collect();
         self.open = begin.open.iter().take(MAX_OPEN).cloned().collect();
         if self.boot_id != begin.boot_id {
@@ -105,6 +126,41 @@ impl Standing {
                 bytes: *bytes,
             })
             .collect()
+    }
+
+    /// How a version of a function failed last, since the boot that the last [`Begin`] names.
+    #[must_use]
+    pub fn failing(&self, function: &FunctionName, version: u32) -> Option<Failing> {
+        let (of, failing) = self.failing.get(function)?;
+        (*of == version).then_some(*failing)
+    }
+
+    /// All that fail.
+    #[must_use]
+    pub fn all_failing(&self) -> Vec<Fails> {
+        let failing = self.failing.iter();
+        failing
+            .map(|(function, (version, failing))| Fails {
+                function: function.clone(),
+                version: *version,
+                failing: *failing,
+            })
+            .collect()
+    }
+
+    /// Functions of which something is known, and of which versions.
+    pub(in crate::heal) fn known(&self) -> BTreeMap<FunctionName, Vec<u32>> {
+        let raised = self
+            .raised
+            .iter()
+            .map(|(name, (version, _))| (name, version));
+        let failing = self.failing.iter();
+        let failing = failing.map(|(name, (version, _))| (name, version));
+        let mut known: BTreeMap<FunctionName, Vec<u32>> = BTreeMap::new();
+        for (function, version) in raised.chain(failing) {
+            known.entry(function.clone()).or_default().push(*version);
+        }
+        known
     }
 
     /// Actions whose outcome is not known.

@@ -55,6 +55,7 @@ fn raise(function: &str, bytes: u64, mode: Mode) -> Entry {
             instance: 1,
             lost: None,
             request: None,
+            failing: None,
             at: Boottime(1),
         },
         decision: Decision {

@@ -18,6 +18,7 @@ fn fault(what: What) -> Fault {
             left_ms: 20_000,
             replays: 0,
         }),
+        failing: None,
         at: Boottime(1),
     }
 }

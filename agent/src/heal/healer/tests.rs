@@ -43,6 +43,12 @@ impl Scene {
         Healer::open_on(&self.dir, limits, node, tell).unwrap().0
     }
 
+    /// Another agent, after this one.
+    fn open_anew(&self, healer: Healer) -> Healer {
+        drop(healer);
+        self.open()
+    }
+
     fn told(&self) -> Vec<Healing> {
         std::mem::take(&mut *self.told.lock().unwrap())
     }
@@ -95,6 +101,7 @@ fn fault(what: What) -> Fault {
             left_ms: 10_000,
             replays: 0,
         }),
+        failing: None,
         at: Boottime::now(),
     }
 }
@@ -226,6 +233,42 @@ fn budgets_hold_also_over_a_restart_and_a_dry_run_keeps_to_them() {
         assert_eq!(told[0].actions[0].action, "none");
         assert!(told[0].refused[0].contains("had 3"), "{:?}", told[0]);
     }
+}
+
+#[test]
+fn how_a_function_fails_goes_on_over_restarts_until_it_is_gone() {
+    let failing = Failing {
+        failures: 3,
+        until: Boottime(Boottime::now().0 + 20_000_000_000),
+    };
+    let fails = |failing| Fault {
+        failing: Some(failing),
+        ..fault(What::Crashed { how: String::new() })
+    };
+    let scene = Scene::new();
+    let healer = scene.open();
+    // However often it failed without a change, and whatever comes of it.
+    for _ in 0..QUIET_LINES + 3 {
+        let _ = healer.fault(oom(), &terms(Mode::Observe), NONE);
+    }
+    let _ = healer.fault(fails(failing), &terms(Mode::Observe), NONE);
+    let lines = scene.lines().len();
+    let _ = healer.fault(fails(failing), &terms(Mode::Observe), NONE);
+    assert_eq!(scene.lines().len(), lines, "nothing new");
+    drop(healer);
+    // The second one knows it from the line, the third one from where the second one begins.
+    for _ in 0..2 {
+        let healer = scene.open();
+        assert_eq!(healer.failing(&shop(), 2), Some(failing));
+        assert_eq!(healer.failing(&shop(), 3), None, "another version");
+        healer.state().append(Boottime(1), &[]).unwrap();
+    }
+    let healer = scene.open();
+    healer.keep(|function, version| (function, version) == (&shop(), 2));
+    assert_eq!(healer.failing(&shop(), 2), Some(failing));
+    healer.removed(&shop());
+    assert_eq!(healer.failing(&shop(), 2), None);
+    assert_eq!(scene.open_anew(healer).failing(&shop(), 2), None);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-use super::super::{Served, Settings};
+use super::super::{BackOff, Served, Settings};
 use super::*;
 
 struct Scene {
@@ -404,4 +404,23 @@ fn what_has_ended_is_replaced_though_nobody_asks_and_not_before_its_pause() {
     scene.started("shop", 4);
     assert_eq!(scene.tell(ended("shop", 4, false)), []);
     assert_eq!(scene.pass(300), [], "nobody asked for it");
+}
+
+#[test]
+fn what_was_failing_before_the_fleet_is_left_alone_for_the_rest_of_its_pause() {
+    let kept = Settings { min: 2, ..held(3) };
+    let mut scene = Scene::new(&[("a", held(3))]);
+    scene.now = scene.now.after(Duration::from_hours(1));
+    let until = scene.now.after(Duration::from_secs(12));
+    let back_off = BackOff::resumed(scene.now, 3, until);
+    let function = name("a");
+    assert_eq!(scene.tell(Input::Resumed { function, back_off }), []);
+    assert_eq!(scene.tell(deploy("a", kept, false)), []);
+    assert_eq!(scene.arrive("a"), []);
+    assert_eq!(scene.pass(11), []);
+    assert_eq!(scene.pass(1), [start("a", 1)], "one is tried first");
+    scene.tell(ended("a", 1, true));
+    // It goes on as if it had never been interrupted.
+    let (left, failures) = scene.fleet.pools[&name("a")].back_off(scene.now);
+    assert_eq!((left, failures), (Duration::from_secs(40), 4));
 }

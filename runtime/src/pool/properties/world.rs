@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::super::{
-    Action, Fleet, Input, Instance, Moment, Pool, Reason, Retired, Settings, Ticket,
+    Action, BackOff, Fleet, Input, Instance, Moment, Pool, Reason, Retired, Settings, Ticket,
 };
 use super::Step;
 use crate::id::FunctionName;
@@ -118,6 +118,7 @@ impl World {
                     busy,
                 });
             }
+            Step::Resumed(function, failures, left) => self.resume(function, failures, left),
             Step::Measured(function, start) => self.tell(Input::Measured {
                 function: name(function),
                 start: Duration::from_millis(start.into()),
@@ -146,6 +147,13 @@ impl World {
             }
             Step::Pass(milliseconds) => self.pass(Duration::from_millis(milliseconds.into())),
         }
+    }
+
+    fn resume(&mut self, function: u8, failures: u8, left: u16) {
+        let until = self.now.after(Duration::from_millis(left.into()));
+        let back_off = BackOff::resumed(self.now, failures.into(), until);
+        let function = name(function);
+        self.tell(Input::Resumed { function, back_off });
     }
 
     fn cancel(&mut self, which: u8) {

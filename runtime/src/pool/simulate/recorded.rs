@@ -174,6 +174,9 @@ struct Seen {
 /// What is known of a function.
 #[derive(Default)]
 struct Kind {
+    /// By its settings.
+    declared: Option<u64>,
+    /// As it was weighed last.
     memory_bytes: Option<u64>,
     starts: Vec<Duration>,
     works: Vec<Duration>,
@@ -183,10 +186,15 @@ impl Seen {
     fn note(&mut self, record: Record) {
         match record.input {
             Input::Deploy {
-                function, settings, ..
+                function,
+                settings,
+                renew,
             } => {
                 let kind = self.functions.entry(function).or_default();
-                kind.memory_bytes = Some(settings.memory_bytes);
+                let declared = Some(settings.memory_bytes);
+                if renew || kind.declared != declared {
+                    (kind.declared, kind.memory_bytes) = (declared, declared);
+                }
             }
             Input::Weighed { function, bytes } => {
                 self.functions.entry(function).or_default().memory_bytes = Some(bytes);
@@ -213,10 +221,23 @@ impl Seen {
                     *took = Some(work);
                 }
             }
-            Input::Ended { instance, .. } => {
+            Input::Ended { instance, .. } | Input::Unused { instance, .. } => {
                 self.busy.remove(&instance);
             }
-            _ => {}
+            Input::Cancel { ticket, .. } => {
+                self.waiting.remove(&ticket);
+            }
+            // It waits under its ticket still.
+            Input::Again { .. }
+            // Nothing that a request or a function is like.
+            | Input::Remove { .. }
+            | Input::Resumed { .. }
+            | Input::Found { .. }
+            | Input::Started { .. }
+            | Input::NotStarted { .. }
+            | Input::Scheduled { .. }
+            | Input::Budget { .. }
+            | Input::Tick => {}
         }
         for action in record.actions {
             match action {
