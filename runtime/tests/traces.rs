@@ -231,3 +231,31 @@ fn a_recording_has_requests_with_what_starts_work_and_memory_were_measured() {
     assert_eq!(requests(&trace, 0), [(1, 3000)]);
     assert_eq!(trace.end().0, Duration::from_secs(699));
 }
+
+#[test]
+fn a_recording_tells_of_a_request_only_what_came_to_it() {
+    let began = r#"{"hearth_recording":1}
+{"at":0,"input":"deploy","function":"a","settings":{"min":0,"max":2,"reserved":0,"queue":5,"hold":false,"policy":"fixed:600","memory_bytes":1048576},"renew":false}
+{"at":0,"input":"weighed","function":"a","bytes":2097152}
+{"at":0,"input":"resumed","function":"a","back_off":{"failures":2,"until":9}}
+{"at":0,"input":"found","function":"a","instance":1,"busy":false}
+{"at":0,"input":"deploy","function":"a","settings":{"min":0,"max":2,"reserved":0,"queue":5,"hold":false,"policy":"fixed:600","memory_bytes":1048576},"renew":false}
+{"at":1000000000,"input":"arrive","function":"a","ticket":1,"deadline":32000000000,"actions":[{"action":"serve","function":"a","ticket":1,"instance":1,"how":"hit"}]}
+"#;
+    // Nothing came to it: what it was at work on after that is not known.
+    let unused = r#"{"at":2000000000,"input":"unused","function":"a","instance":1}
+{"at":9000000000,"input":"served","function":"a","instance":1,"work":{"secs":7,"nanos":0}}
+{"at":9000000000,"input":"served","function":"a","instance":2,"work":{"secs":3,"nanos":0}}
+{"at":9000000000,"input":"served","function":"a","instance":2,"work":{"secs":3,"nanos":0}}
+"#;
+    let read = |text: String| {
+        let file = Path::new("node.jsonl");
+        recorded::trace(file, text.as_bytes(), &Reading::default()).expect("a trace")
+    };
+    let trace = read(format!("{began}{unused}"));
+    assert_eq!(requests(&trace, 0), [(1, 3000)], "what is usual");
+    // As it was weighed, though its definition was told once more.
+    assert_eq!(trace.functions()[0].memory_bytes, 2 << 20);
+    let other = began.replace("\"renew\":false", "\"renew\":true");
+    assert_eq!(read(other).functions()[0].memory_bytes, 1 << 20);
+}
