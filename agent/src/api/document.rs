@@ -4,7 +4,7 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::OpenApi as Document;
 
-use super::{invocations, recording, routes};
+use super::{heal, invocations, recording, routes};
 
 /// Deploy functions, invoke them, and see what they do. Served on a Unix socket, for its owner.
 #[derive(Debug, OpenApi)]
@@ -19,6 +19,7 @@ use super::{invocations, recording, routes};
         routes::remove,
         routes::logs,
         routes::sandboxes,
+        heal::log,
         recording::record,
         invocations::invoke,
         invocations::outcome,

@@ -2,10 +2,11 @@
 //!
 //! - [`document`]: that document; [`problem`]: errors, as RFC 9457 has them.
 //! - [`routes`]: functions, logs and sandboxes; [`invocations`]: requests for functions.
-//! - [`recording`]: what the pools are told and decide.
+//! - [`recording`]: what the pools are told and decide; [`heal`]: what was decided about faults.
 //! - [`socket`]: where it is served.
 
 pub mod document;
+pub mod heal;
 pub mod invocations;
 pub mod problem;
 pub mod recording;
@@ -51,6 +52,7 @@ pub fn router(manager: Manager) -> Router {
             "/v1/invocations/{id}/cold-start",
             get(invocations::cold_start),
         )
+        .route("/v1/heal", get(heal::log))
         .route("/v1/recording", get(recording::record))
         .route("/v1/sandboxes", get(routes::sandboxes))
         .route("/v1/openapi.json", get(document::serve))

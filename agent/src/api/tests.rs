@@ -19,6 +19,8 @@ use crate::functions::fake::Fake;
 use crate::functions::starts::Watcher;
 use crate::functions::store::Store;
 use crate::functions::view::SandboxState;
+use crate::heal::Healer;
+use crate::heal::healer::Limits;
 use crate::time::Boottime;
 
 /// An API with a node on which nothing runs, on a real socket.
@@ -807,7 +809,7 @@ async fn every_path_of_the_document_is_served() {
             served += 1;
         }
     }
-    assert_eq!(served, 11);
+    assert_eq!(served, 12);
 }
 
 #[tokio::test]
@@ -820,4 +822,45 @@ async fn a_spawner_that_says_later_is_asked_again_a_few_times() {
     scene.node.refuse(1000);
     let told = scene.invoke("shop", "1").await.is_problem(Kind::NoSandbox);
     assert!(told.to_string().contains("no slot is clean"), "{told}");
+}
+
+#[tokio::test]
+async fn what_was_decided_about_failures_is_told_a_page_at_a_time() {
+    let scene = Scene::new().await;
+    assert_eq!(scene.get("/v1/heal").await.body, b"", "nobody decides");
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::create_dir(folder.path().join("shop")).expect("a folder");
+    let mut scene = Scene::on(folder, Fake::default());
+    let audit = scene.folder.path().join("heal");
+    let (healer, _) = Healer::open(&audit, Limits::default(), |_| ()).expect("an audit");
+    scene.manager = scene.manager.clone().healed_by(healer);
+    scene.listen().await;
+    for name in ["shop", "cart"] {
+        scene.deploy(name, json!({})).await;
+        scene.invoke(name, "\"exit\"").await;
+    }
+    let all = scene.get("/v1/heal").await;
+    assert_eq!(all.header("content-type"), "application/x-ndjson");
+    let kept = std::fs::read(audit.join("audit.jsonl")).expect("the audit");
+    assert_eq!(all.body, kept);
+    let lines = async |path: &str| -> Vec<Value> {
+        let answer = scene.get(path).await;
+        assert_eq!(answer.status, 200);
+        let lines = answer.body.split_inclusive(|byte| *byte == b'\n');
+        let json = |line| serde_json::from_slice(line).expect("JSON");
+        lines.map(json).collect()
+    };
+    let last = lines("/v1/heal?function=shop&last=1").await;
+    assert_eq!(
+        (&last[0]["entry"], &last[0]["outcome"]),
+        (&json!("outcome"), &json!("would"))
+    );
+    let before = format!("/v1/heal?function=shop&last=1&before={}", last[0]["seq"]);
+    let before = lines(&before).await;
+    assert_eq!(before[0]["fault"], "crashed");
+    assert_eq!(before[0]["failing"]["failures"], 1);
+    for wrong in ["last=0", "last=1001", "function=No", "follow=true"] {
+        let answer = scene.get(&format!("/v1/heal?{wrong}")).await;
+        answer.is_problem(Kind::Invalid);
+    }
 }

@@ -25,6 +25,7 @@ use super::store::{Deployed, InUse, Store};
 use super::tally::Came;
 use super::workers::Workers;
 use crate::heal::Healer;
+use crate::heal::audit::Wanted;
 use crate::observe::pool::PoolsState;
 use crate::time::Boottime;
 
@@ -358,6 +359,19 @@ impl Manager {
     /// Records what the pools are told and what they want done, from now on.
     pub fn record(&self) -> Result<Recording, Problem> {
         self.0.pools.record()
+    }
+
+    /// What was decided about functions that failed, and what came of it: a JSON object a line, as the
+    /// audit has it. Nothing where nobody decides.
+    pub async fn healings(&self, wanted: Wanted) -> Result<String, Problem> {
+        let Some(healer) = self.0.pools.healer().cloned() else {
+            return Ok(String::new());
+        };
+        let lines = blocking(move || healer.lines(&wanted)).await?;
+        lines.map_err(|error| {
+            let detail = format!("the audit cannot be read: {error}");
+            Problem::new(Kind::Store, detail, "`hearth heal log --verify` says more")
+        })
     }
 
     /// A start was seen: the claim at that time began it, it took so long until the function was

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
 
-use super::audit::{Audit, AuditError, Decided, Entry, Opened, Outcome, Resolved};
+use super::audit::{Audit, AuditError, Decided, Entry, Files, Opened, Outcome, Resolved, Wanted};
 use super::budget::{self, Budget};
 use super::decide::{Action, Decision, Known, PoolNow, Terms, decide};
 use super::fault::{Failing, Fault, Mode};
@@ -32,6 +33,8 @@ pub struct Healer(Arc<Shared>);
 
 struct Shared {
     state: Mutex<State>,
+    /// Of the audit.
+    directory: PathBuf,
     tell: Box<dyn Fn(Healing) + Send + Sync>,
     node: fn() -> Option<NodeMemory>,
 }
@@ -122,6 +125,7 @@ impl Healer {
         };
         let healer = Self(Arc::new(Shared {
             state: Mutex::new(state),
+            directory: directory.into(),
             tell: Box::new(tell),
             node,
         }));
@@ -252,6 +256,11 @@ impl Healer {
                 None
             },
         );
+    }
+
+    /// Lines of the audit.
+    pub fn lines(&self, wanted: &Wanted) -> io::Result<String> {
+        Files::open(&self.0.directory)?.some(wanted)
     }
 
     /// A function was removed, and with it what is known of it.

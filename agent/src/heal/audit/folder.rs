@@ -4,12 +4,13 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
+use hearth_runtime::id::FunctionName;
 use hearth_runtime::private::{self, DirectoryError};
 use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
 use super::chain::{Break, Lines, Link, Why, read};
-use super::entry::Entry;
+use super::entry::{Entry, Line};
 
 /// The file that is written.
 pub(super) const NAME: &str = "audit.jsonl";
@@ -223,6 +224,17 @@ pub(super) fn write_all(file: &OwnedFd, mut bytes: &[u8]) -> rustix::io::Result<
     Ok(())
 }
 
+/// Which lines somebody wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// So many at most, the newest.
+    pub last: usize,
+    /// Only those before this one.
+    pub before: Option<u64>,
+    /// Only of this function.
+    pub function: Option<FunctionName>,
+}
+
 /// The files, for who reads them; an agent may write meanwhile.
 #[derive(Debug)]
 pub struct Files(Folder);
@@ -261,6 +273,39 @@ impl Files {
             }
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
+    }
+
+    /// The text of some lines as it is in the files, the oldest first. Whether one follows from the
+    /// one before is not looked at. One file at a time is in memory.
+    pub fn some(&self, wanted: &Wanted) -> io::Result<String> {
+        // First that which is written: where it is put away meanwhile its lines come again, and
+        // have been seen.
+        let written = self.0.bytes(NAME)?;
+        let mut kept = self.0.names(BEFORE)?;
+        let mut before = wanted.before.unwrap_or(u64::MAX);
+        let mut found: Vec<String> = Vec::new();
+        let mut bytes = written.unwrap_or_default();
+        loop {
+            for text in String::from_utf8_lossy(&bytes).lines().rev() {
+                if found.len() == wanted.last {
+                    break;
+                }
+                let Some(line) = serde_json::from_str::<Line>(text).ok() else {
+                    continue;
+                };
+                let is_of =
+                    wanted.function.is_none() || line.entry.function() == wanted.function.as_ref();
+                if line.seq < before && is_of {
+                    before = line.seq;
+                    found.push(text.to_owned() + "\n");
+                }
+            }
+            let Some(next) = kept.pop().filter(|_| found.len() < wanted.last) else {
+                break;
+            };
+            bytes = self.0.bytes(&next.name(BEFORE))?.unwrap_or_default();
+        }
+        Ok(found.into_iter().rev().collect())
     }
 
     fn look(&self) -> io::Result<(Lines, Vec<Found>, bool)> {

@@ -15,7 +15,7 @@ mod standing;
 pub use chain::{Break, Lines, Link, Read, Why, read};
 pub use entry::{Begin, Decided, Entry, Fails, Line, Open, Outcome, Raised, Resolved};
 pub use file::{Audit, AuditError, Opened};
-pub use folder::{Files, Found};
+pub use folder::{Files, Found, Wanted};
 pub use standing::Standing;
 
 #[cfg(test)]

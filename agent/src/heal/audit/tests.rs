@@ -340,3 +340,51 @@ fn actions_and_outcomes_go_by_the_words_that_are_counted() {
     ];
     assert_eq!(actions.map(|action| action.word()), ACTIONS);
 }
+
+#[test]
+fn some_lines_are_the_newest_of_those_that_are_wanted_over_all_files() {
+    let place = place();
+    let (mut audit, _) = Audit::open(&place.dir, 16 << 10, "boot").unwrap();
+    for number in 0..24 {
+        let function = if number % 4 == 0 { "shop" } else { "cart" };
+        put(
+            &mut audit,
+            raise(function, (200 + number) * MIB, Mode::Observe),
+        );
+    }
+    let files = Files::open(&place.dir).unwrap();
+    assert!(fs::read_dir(&place.dir).unwrap().count() > 5, "many files");
+    let mut wanted = Wanted {
+        last: 3,
+        before: None,
+        function: None,
+    };
+    let seq = |text: &str| serde_json::from_str::<Line>(text).unwrap().seq;
+    // A page at a time, from the end.
+    let mut all = Vec::new();
+    loop {
+        let page = files.some(&wanted).unwrap();
+        let Some(first) = page.lines().next() else {
+            break;
+        };
+        assert!(page.ends_with('\n') && page.lines().count() <= 3, "{page}");
+        wanted.before = Some(seq(first));
+        all.splice(0..0, page.lines().map(seq));
+    }
+    let lines = place.read().0;
+    assert!(all.iter().eq(lines.iter().map(|line| &line.seq)), "{all:?}");
+    (wanted.before, wanted.function) = (None, Some("shop".parse().unwrap()));
+    let of = files.some(&wanted).unwrap();
+    assert_eq!(of.matches("\"entry\":\"decision\"").count(), 3, "{of}");
+    assert_eq!(of.matches("\"function\":\"shop\"").count(), 3, "{of}");
+    assert!(
+        of.lines()
+            .last()
+            .unwrap()
+            .contains(&(220 * MIB).to_string())
+    );
+    // What cannot be read of them is passed over.
+    let text = fs::read_to_string(place.file()).unwrap();
+    fs::write(place.file(), format!("{text}torn")).unwrap();
+    assert_eq!(files.some(&wanted).unwrap(), of);
+}
