@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::greedy_dual::Clock;
 use super::input::{Action, Input, Instance, Reason, Refusal, Retired, Ticket};
+use super::thrift::Thrift;
 use super::{Moment, Pool};
 use crate::id::FunctionName;
 
@@ -21,6 +22,7 @@ pub struct Fleet {
     /// The number of the next instance.
     number: u64,
     clock: Clock,
+    thrift: Thrift,
     now: Moment,
 }
 
@@ -33,6 +35,7 @@ impl Default for Fleet {
             budget: u64::MAX,
             number: 0,
             clock: Clock::default(),
+            thrift: Thrift::default(),
             now: Moment::default(),
         }
     }
@@ -255,11 +258,13 @@ impl Fleet {
 
     /// Brings one pool into order, and starts what it wants as far as there is memory.
     fn settle(&mut self, function: &FunctionName, out: &mut Vec<Action>) {
+        let spent = self.thrift.permille(self.typical * self.pools.len() as u64);
         let Some(pool) = self.pools.get_mut(function) else {
             return;
         };
         let before = pool.next();
-        let wanted = pool.settle(self.now, self.typical, out);
+        let wanted = pool.settle(self.now, (self.typical, spent), out);
+        self.thrift.add(self.now, pool.spent());
         let weight = pool.weight();
         for nth in 0..wanted.must + wanted.may {
             // Without a budget nothing has to be added up.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::greedy_dual::{Clock, Worth};
 use super::input::{Action, Instance, Reason, Retired, Served};
-use super::policy::{Policy, Seen};
+use super::policy::{Policy, Seen, Spent};
 use super::starts::Starts;
 use super::{BackOff, Moment, Settings};
 use crate::id::FunctionName;
@@ -326,7 +326,7 @@ impl Pool {
     pub(super) fn settle(
         &mut self,
         now: Moment,
-        typical_bytes: u64,
+        (typical_bytes, spent_permille): (u64, u32),
         out: &mut Vec<Action>,
     ) -> Wanted {
         self.serve(now, Served::Hit, out);
@@ -338,6 +338,7 @@ impl Pool {
             starting: count(self.starting.len()),
             memory_bytes: self.weight,
             typical_bytes,
+            spent_permille,
         };
         let plan = self.policy.plan(seen);
         let promised = self.promised();
@@ -404,6 +405,11 @@ impl Pool {
         .min()
         .map(|next| next.max(now.after(Duration::from_nanos(1))));
         wanted
+    }
+
+    /// What was spent on idle ones since this was last asked.
+    pub(super) fn spent(&mut self) -> Spent {
+        self.policy.spent()
     }
 
     /// Starts one, as there is room for it.

@@ -22,6 +22,7 @@ mod properties;
 mod settings;
 pub mod simulate;
 mod starts;
+mod thrift;
 
 pub use back_off::BackOff;
 pub use fleet::Fleet;

@@ -9,6 +9,12 @@
 //! on a node with small functions and on one with large ones: an instance of twice the memory is
 //! kept at twice the hazard.
 //!
+//! No one price suits all loads: where requests are rare the same price spends less on idle instances
+//! and has more cold starts than other ways to keep them, where they are frequent it is the other way
+//! around. So it falls and rises with what the node spends, by what it would spend in two of those
+//! ways. Each policy tells of its function what was idle, and what would have been ([`Spent`]); the
+//! fleet says what that makes on the node.
+//!
 //! The second instance of a function is needed when a request comes while one is at work, the third
 //! while two are, and so on: each of these levels of demand learns for itself. There should be as
 //! many instances as the highest level that is worth one. What is worth one is started as long
@@ -21,7 +27,7 @@ use std::time::Duration;
 
 use super::super::Moment;
 use super::super::starts::Starts;
-use super::{Plan, Policy, Seen};
+use super::{Hybrid, Plan, Policy, Seen, Spent};
 use gaps::Gaps;
 use times::Times;
 
@@ -34,6 +40,13 @@ const LOOK: Duration = Duration::from_secs(1);
 /// How much earlier an instance is started than a start takes.
 const MARGIN: Duration = Duration::from_millis(100);
 
+/// For how long an instance is kept most anywhere.
+const FIXED: Duration = Duration::from_mins(10);
+/// By which power the price falls with what is spent,
+const STEEP: i32 = 16;
+/// and how far it may fall and rise.
+const RANGE: (f64, f64) = (1.0 / 6.0, 8.0 / 3.0);
+
 /// Keeps an instance while it is worth its memory.
 #[derive(Clone, Debug)]
 pub struct Adaptive {
@@ -41,6 +54,10 @@ pub struct Adaptive {
     levels: Vec<Level>,
     demand: usize,
     starts: Starts,
+    hybrid: Hybrid,
+    spent: Spent,
+    /// When it last said how many are to be idle, how many that were, and the bytes of one.
+    said: (Moment, u32, u64),
 }
 
 /// What is known of the requests that come while a certain number is at work.
@@ -53,6 +70,8 @@ struct Level {
     idle: Option<Moment>,
     times: Times,
     looked: Option<Moment>,
+    /// Until when it is counted what was idle in other ways to keep one.
+    counted: Moment,
 }
 
 impl Adaptive {
@@ -64,11 +83,56 @@ impl Adaptive {
             levels: Vec::new(),
             demand: 0,
             starts: Starts::default(),
+            hybrid: Hybrid::default(),
+            spent: Spent::default(),
+            said: (Moment::default(), 0, 0),
         }
+    }
+
+    /// Adds what was spent until now.
+    fn spend(&mut self, now: Moment) {
+        let (since, idle, bytes) = self.said;
+        self.spent.ours += now.since(since).as_secs_f64() * f64::from(idle) * float(bytes);
+        self.said.0 = now;
+        let levels = self.levels.iter_mut().zip(0..).skip(self.demand);
+        for (level, nth) in levels {
+            let [fixed, histogram] = level.would(now, &self.hybrid, nth == 0);
+            self.spent.fixed += fixed.as_secs_f64() * float(bytes);
+            self.spent.hybrid += histogram.as_secs_f64() * float(bytes);
+        }
+    }
+
+    /// What a cold start is worth while the node spends so much.
+    fn price(&self, spent_permille: u32) -> f64 {
+        let price = self.price.as_secs_f64();
+        if spent_permille == 0 {
+            return price;
+        }
+        let factor = (1000.0 / f64::from(spent_permille)).powi(STEEP);
+        price * factor.clamp(RANGE.0, RANGE.1)
     }
 }
 
 impl Level {
+    /// For how long an instance would have been there in either way since this was last asked.
+    fn would(&mut self, now: Moment, hybrid: &Hybrid, is_first: bool) -> [Duration; 2] {
+        let Some(idle) = self.idle else {
+            return [Duration::ZERO; 2];
+        };
+        let (from, until) = (self.counted.since(idle), now.since(idle));
+        self.counted = now;
+        let kept = |age| [FIXED.min(age), hybrid.kept(age, is_first)];
+        let (from, until) = (kept(from), kept(until));
+        [0, 1].map(|way| until[way].saturating_sub(from[way]))
+    }
+
+    /// When that is to be asked again.
+    fn again(&self, now: Moment, hybrid: &Hybrid) -> Option<Moment> {
+        let idle = self.idle?;
+        let ends = [FIXED, hybrid.until()].map(|end| idle.after(end));
+        ends.into_iter().filter(|end| *end > now).min()
+    }
+
     fn arrived(&mut self, now: Moment) {
         if let Some(idle) = self.idle.take() {
             self.gaps.learn(now.since(idle), now.since(self.last));
@@ -93,6 +157,8 @@ impl Level {
 
 impl Policy for Adaptive {
     fn arrived(&mut self, now: Moment) {
+        self.spend(now);
+        self.hybrid.arrived(now);
         if let Some(level) = self.levels.get_mut(self.demand) {
             level.arrived(now);
         } else if self.levels.len() < LEVELS {
@@ -106,16 +172,21 @@ impl Policy for Adaptive {
 
     fn served(&mut self, _: Moment, _: Duration) {}
 
+    fn spent(&mut self) -> Spent {
+        std::mem::take(&mut self.spent)
+    }
+
     fn measured(&mut self, _: Moment, start: Duration) {
         self.starts.measured(start);
     }
 
     fn plan(&mut self, seen: Seen) -> Plan {
+        self.spend(seen.now);
         self.demand = seen.demand as usize;
+        self.hybrid.plan(seen);
         let lead = self.starts.p95() + MARGIN;
-        #[expect(clippy::cast_precision_loss, reason = "a share")]
-        let share = seen.memory_bytes as f64 / seen.typical_bytes.max(1) as f64;
-        let rent = share / self.price.as_secs_f64();
+        let share = float(seen.memory_bytes) / float(seen.typical_bytes.max(1));
+        let rent = share / self.price(seen.spent_permille);
         let mut target = seen.demand;
         let mut again = None;
         for (level, needs) in self.levels.iter_mut().zip(1..).skip(self.demand) {
@@ -123,8 +194,12 @@ impl Policy for Adaptive {
             if is_worth {
                 target = needs;
             }
-            again = again.into_iter().chain(until).min();
+            let counts = level.again(seen.now, &self.hybrid);
+            again = again.into_iter().chain(until).chain(counts).min();
         }
+        let there = seen.busy + seen.ready + seen.starting;
+        let idle = seen.ready.saturating_sub(there.saturating_sub(target));
+        self.said = (seen.now, idle, seen.memory_bytes);
         Plan {
             target,
             keep_alive: if self.demand < LEVELS {
@@ -135,6 +210,11 @@ impl Policy for Adaptive {
             again,
         }
     }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a share")]
+const fn float(bytes: u64) -> f64 {
+    bytes as f64
 }
 
 #[cfg(test)]
@@ -217,6 +297,38 @@ mod tests {
         assert!(kept(2400, 1 << 27) > kept(1200, 1 << 27));
         assert!(kept(1200, 1 << 28) < kept(1200, 1 << 27));
         assert_eq!(kept(2400, 1 << 28), kept(1200, 1 << 27));
+    }
+
+    #[test]
+    fn the_more_the_node_spends_the_sooner_one_goes() {
+        let kept = |spent_permille| {
+            let mut scene = Scene::new(1200);
+            scene.seen.spent_permille = spent_permille;
+            scene.burst(0.0, 1);
+            scene.policy.levels[0].times.clone()
+        };
+        let until = |permille| kept(permille).at(Duration::ZERO, Duration::ZERO).1;
+        assert!(until(1050) < until(1000) && until(1000) < until(950));
+        assert_eq!(until(0), until(1000));
+        // However much that is.
+        assert_eq!(until(9000), until(3000));
+    }
+
+    #[test]
+    fn what_is_spent_is_told_beside_what_others_would() {
+        let mut scene = Scene::new(1200);
+        scene.burst(0.0, 1);
+        scene.seen.ready = 1;
+        scene.plan(0.0, 0);
+        for seconds in [100.0, 900.0, 5_000.0, 50_000.0] {
+            scene.seen.ready = scene.plan(seconds, 0).target;
+        }
+        let spent = scene.policy.spent();
+        let bytes = f64::from(1 << 27);
+        assert!(spent.ours > 0.0, "{spent:?}");
+        assert!((spent.fixed / bytes - 600.0).abs() < 1e-6, "{spent:?}");
+        assert!((spent.hybrid / bytes - 14_400.0).abs() < 1e-6, "{spent:?}");
+        assert_eq!(scene.policy.spent(), Spent::default());
     }
 
     #[test]

@@ -88,6 +88,22 @@ impl Hybrid {
         self.windows = self.tell();
     }
 
+    /// For how much of an idle time that lasts so long an instance is there, the first one or another
+    /// one.
+    pub(super) fn kept(&self, idle: Duration, is_first: bool) -> Duration {
+        let Windows { from, until } = self.windows;
+        match from {
+            Some(from) if is_first => idle.min(until).saturating_sub(from),
+            Some(_) => Duration::ZERO,
+            None => idle.min(until),
+        }
+    }
+
+    /// The end of the time at which it keeps one.
+    pub(super) const fn until(&self) -> Duration {
+        self.windows.until
+    }
+
     fn tell(&self) -> Windows {
         if self.outside >= self.inside {
             let sum: Duration = self.beyond.iter().sum();

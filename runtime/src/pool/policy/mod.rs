@@ -40,6 +40,23 @@ pub trait Policy: Send {
 
     /// What there should be. It is asked after everything that happens, and when it wanted to be.
     fn plan(&mut self, seen: Seen) -> Plan;
+
+    /// The memory-time of idle instances since it was last asked this. Nothing of who does not go by
+    /// what the node spends on that.
+    fn spent(&mut self) -> Spent {
+        Spent::default()
+    }
+}
+
+/// Memory-time of idle instances, in byte seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Spent {
+    /// Of those that there are.
+    pub ours: f64,
+    /// Of those that there would be if each was kept for ten minutes,
+    pub fixed: f64,
+    /// and if [`Hybrid`] said which are kept.
+    pub hybrid: f64,
 }
 
 /// What is there.
@@ -59,6 +76,9 @@ pub struct Seen {
     pub memory_bytes: u64,
     /// Memory that an instance of any function takes, on average over the functions of the node.
     pub typical_bytes: u64,
+    /// What the node spends on idle instances by what it may, in thousandths; 0 where it is not
+    /// known. See [`Spent`].
+    pub spent_permille: u32,
 }
 
 /// What should be there.

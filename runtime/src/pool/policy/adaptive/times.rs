@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use super::gaps::Chance;
 
-/// What a start ahead costs, in cold starts: it is as much work, but nobody waits for it.
-const START: f64 = 0.1;
+/// A start ahead costs as much as an instance that waits for so many seconds, whatever a cold start
+/// is worth: who comes back sooner stays, however frugal the node is,
+const START: f64 = 60.0;
+/// but no more than this of a cold start: it is as much work, and nobody waits for it.
+const MOST: f64 = 0.5;
 
 /// The times at which an instance is worth having: their begins and ends, in seconds of the idle
 /// time.
@@ -23,6 +26,7 @@ impl Times {
     /// The best there are, where a second of an instance costs `rent` cold starts: by dynamic
     /// programming from the last stretch to the first. An instance can go for nothing.
     pub(super) fn of(chances: &[Chance], rent: f64) -> Self {
+        let start = (START * rent).min(MOST);
         let mut after = Won::default();
         let mut stretches: Vec<(Won, &Chance)> = Vec::with_capacity(chances.len());
         for stretch in chances.iter().rev() {
@@ -31,7 +35,7 @@ impl Times {
             let lasts = (end - begin) * (1.0 - comes / 2.0);
             let best = Won {
                 with: after.with.max(after.without),
-                without: after.without.max(after.with - START),
+                without: after.without.max(after.with - start),
             };
             let won = Won {
                 with: comes - rent * lasts + (1.0 - comes) * best.with,
@@ -43,8 +47,8 @@ impl Times {
         let mut times: Vec<(f64, f64)> = Vec::new();
         let mut is_there = true;
         for (won, Chance { begin, end, .. }) in stretches.into_iter().rev() {
-            let start = if is_there { 0.0 } else { START };
-            is_there = won.with - start > won.without;
+            let anew = if is_there { 0.0 } else { start };
+            is_there = won.with - anew > won.without;
             match times.last_mut() {
                 _ if !is_there => {}
                 Some((_, last)) if *last >= *begin => *last = *end,
@@ -80,18 +84,21 @@ mod tests {
 
     #[test]
     fn one_goes_in_between_where_that_is_long_enough_for_another_start() {
-        let chances = [
-            chance(0.0, 10.0, 0.5),
-            chance(10.0, 60.0, 0.0),
-            chance(60.0, 61.0, 0.9),
-            chance(61.0, 1000.0, 0.01),
-        ];
-        // A hundredth of a cold start a second: half a cold start to stay, a tenth to start anew.
-        let times = Times::of(&chances, 0.01);
-        assert_eq!(times, Times(vec![(0.0, 10.0), (60.0, 61.0)]));
-        let times = Times::of(&chances, 0.001);
-        assert_eq!(times, Times(vec![(0.0, 61.0)]));
-        assert_eq!(Times::of(&chances, 2.0), Times::default());
+        let chances = |back: f64| {
+            [
+                chance(0.0, 10.0, 0.5),
+                chance(10.0, back, 0.0),
+                chance(back, back + 1.0, 0.9),
+                chance(back + 1.0, 1000.0, 0.01),
+            ]
+        };
+        for rent in [0.01, 0.001] {
+            let stays = Times::of(&chances(50.0), rent);
+            assert_eq!(stays, Times(vec![(0.0, 51.0)]));
+            let goes = Times::of(&chances(100.0), rent);
+            assert_eq!(goes, Times(vec![(0.0, 10.0), (100.0, 101.0)]));
+        }
+        assert_eq!(Times::of(&chances(50.0), 2.0), Times::default());
     }
 
     #[test]
