@@ -37,6 +37,10 @@ struct Inner {
     alive: BTreeMap<SandboxId, Alive>,
     made: u32,
     ended: Vec<SandboxId>,
+    /// Ended by themselves, and not told yet.
+    untold: Vec<SandboxId>,
+    /// Those who are told.
+    watchers: u32,
     collapsed: Vec<SandboxId>,
     /// Whoever is told to hold does.
     holds: bool,
@@ -94,9 +98,16 @@ impl Fake {
 
     /// One ends by itself.
     pub(crate) fn kill(&self, sandbox: SandboxId) {
-        if let Some(alive) = self.inner().alive.get_mut(&sandbox) {
+        let mut inner = self.inner();
+        if let Some(alive) = inner.alive.get_mut(&sandbox) {
             alive.other = None;
+            inner.untold.push(sandbox);
         }
+    }
+
+    /// How many are told of those that end by themselves.
+    pub(crate) fn watchers(&self) -> u32 {
+        self.inner().watchers
     }
 
     /// It writes something though nobody asked it to.
@@ -238,6 +249,22 @@ impl Node for Fake {
     fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {
         self.inner().collapsed.push(sandbox);
         Ok(Collapsed::default())
+    }
+
+    fn watch(&self, hear: &mut dyn FnMut(Option<SandboxId>) -> bool) -> Result<(), SandboxError> {
+        self.inner().watchers += 1;
+        let end = loop {
+            if self.inner().is_gone {
+                break Err(nobody());
+            }
+            let told = self.inner().untold.pop();
+            if !hear(told) {
+                break Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        };
+        self.inner().watchers -= 1;
+        end
     }
 
     fn weigh(&self, _: &str) -> Option<u64> {

@@ -397,6 +397,7 @@ impl Manager {
 
     /// Looks after idle sandboxes, and finds those of an agent before this one; for ever.
     pub async fn look_after(&self) {
+        self.watch();
         tokio::join!(self.tick(), self.sweep());
     }
 

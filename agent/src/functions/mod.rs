@@ -30,6 +30,7 @@ pub mod starts;
 pub mod store;
 mod tally;
 pub mod view;
+mod watch;
 mod weight;
 mod workers;
 

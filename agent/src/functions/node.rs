@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use hearth_runtime::id::{FunctionName, SandboxId};
 use hearth_runtime::sandbox::Resources;
@@ -15,6 +16,9 @@ use hearth_runtime::sandbox::spawner::{Spawner, SpawnerError};
 use super::manager::lock;
 use super::weight;
 
+/// How long nothing is heard of a node on which nothing ends.
+const SILENCE: Duration = Duration::from_secs(30);
+
 /// Makes sandboxes, and knows those that are there.
 pub trait Node: Backend {
     /// All that are claimed, for who owns them: from here on nobody else does.
@@ -22,6 +26,10 @@ pub trait Node: Backend {
 
     /// Gathers the memory of one into huge pages; when this returns that is done.
     fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError>;
+
+    /// Tells `hear` of each sandbox that ends by itself from now on, and now and then of none, until
+    /// it wants no more.
+    fn watch(&self, hear: &mut dyn FnMut(Option<SandboxId>) -> bool) -> Result<(), SandboxError>;
 
     /// Memory that goes with one, in bytes, by its cgroup in the hierarchy that carries memory:
     /// that of its processes, what it wrote, and what the kernel keeps for it. Page cache of its
@@ -38,6 +46,12 @@ impl Node for Processes {
 
     fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {
         self.ask(|spawner| spawner.collapse(sandbox))
+    }
+
+    fn watch(&self, hear: &mut dyn FnMut(Option<SandboxId>) -> bool) -> Result<(), SandboxError> {
+        let mut watch = self.watched()?;
+        while hear(watch.next(SILENCE)?.map(|ended| ended.sandbox)) {}
+        Ok(())
     }
 
     fn weigh(&self, cgroup: &str) -> Option<u64> {
@@ -113,6 +127,10 @@ impl Node for Ends {
 
     fn collapse(&self, sandbox: SandboxId) -> Result<Collapsed, SandboxError> {
         self.node.collapse(sandbox)
+    }
+
+    fn watch(&self, hear: &mut dyn FnMut(Option<SandboxId>) -> bool) -> Result<(), SandboxError> {
+        self.node.watch(hear)
     }
 
     fn weigh(&self, cgroup: &str) -> Option<u64> {

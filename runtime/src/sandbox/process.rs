@@ -14,7 +14,7 @@ use super::backend::{
     Work,
 };
 use super::message::{FromSandbox, ToSandbox};
-use super::spawner::{Spawner, SpawnerError};
+use super::spawner::{Spawner, SpawnerError, Watch};
 use super::start::Start;
 use super::{Places, Resources};
 use crate::channel::{Connection, Frame, Received};
@@ -105,6 +105,11 @@ impl Processes {
         };
         self.keep(spawner);
         Ok(answer)
+    }
+
+    /// A connection on which the spawner tells of sandboxes that end by themselves.
+    pub fn watched(&self) -> Result<Watch, SandboxError> {
+        Ok(Spawner::connect(&self.places, PATIENCE)?.watch()?)
     }
 
     fn keep(&self, spawner: Spawner) {

@@ -26,7 +26,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
-use hearth_runtime::id::FunctionName;
+use hearth_runtime::id::{FunctionName, SandboxId};
 use hearth_runtime::pool::{
     Action, Fleet, Input, Instance, Moment, Reason, Refusal, Served, Settings, Ticket,
 };
@@ -425,15 +425,29 @@ impl Pools {
     pub(super) fn listen(self: &Arc<Self>) {
         let idle = self.look(|live, look| (look == Look::Idle).then(|| Arc::clone(live)));
         for live in idle {
-            if live.listen().is_ok() || !self.ended_idle(&live) {
-                continue;
-            }
-            // One takes a while: who asks the node, and who writes down what is decided.
-            let (pools, dead) = (Arc::clone(self), Arc::clone(&live));
-            if self.ending.run(move || pools.bury(&dead)).is_err() {
-                // Without a thread for it, this one has to.
-                self.bury(&live);
-            }
+            self.listen_to(&live);
+        }
+    }
+
+    /// The node tells that one has ended by itself. Who is at work with it, or starts it, sees that.
+    pub(super) fn is_told_ended(self: &Arc<Self>, sandbox: SandboxId) {
+        let idle = self.look(|live, look| {
+            (look == Look::Idle && live.id() == Some(sandbox)).then(|| Arc::clone(live))
+        });
+        for live in idle {
+            self.listen_to(&live);
+        }
+    }
+
+    fn listen_to(self: &Arc<Self>, live: &Arc<Live>) {
+        if live.listen().is_ok() || !self.ended_idle(live) {
+            return;
+        }
+        // One takes a while: who asks the node, and who writes down what is decided.
+        let (pools, dead) = (Arc::clone(self), Arc::clone(live));
+        if self.ending.run(move || pools.bury(&dead)).is_err() {
+            // Without a thread for it, this one has to.
+            self.bury(live);
         }
     }
 

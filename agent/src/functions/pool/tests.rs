@@ -217,6 +217,35 @@ async fn those_that_are_always_there_are_there_again_after_one_is_killed() {
 }
 
 #[tokio::test]
+async fn one_that_the_node_tells_has_ended_is_replaced_though_nobody_looks_after_it() {
+    let scene = Scene::new();
+    scene.manager.watch();
+    scene.manager.adopt().await.expect("adopted");
+    scene.deploy(json!({"min_instances": 1})).await;
+    // The second time it is told by a node that was away.
+    for made in [1, 2] {
+        scene
+            .until("one", |pool| {
+                pool.ready == 1 && scene.node.counts() == (made, 1) && scene.node.watchers() == 1
+            })
+            .await;
+        if made == 2 {
+            scene.node.set_gone(true);
+            scene.until("away", |_| scene.node.watchers() == 0).await;
+            scene.node.set_gone(false);
+            scene.until("back", |_| scene.node.watchers() == 1).await;
+        }
+        let sandbox = scene.manager.sandboxes()[0].id;
+        scene.node.kill(sandbox);
+    }
+    scene
+        .until("another", |pool| {
+            pool.ready == 1 && scene.node.counts() == (3, 1)
+        })
+        .await;
+}
+
+#[tokio::test]
 async fn reserved_ones_wait_beside_those_at_work() {
     let scene = Scene::looked_after();
     let definition = json!({"reserved_instances": 1, "max_instances": 2});
