@@ -24,6 +24,8 @@ use crate::time::Boottime;
 const QUIET_LINES: u32 = 20;
 /// Decisions under way, at most; the oldest are given up.
 const MAX_PENDING: usize = 1024;
+/// Outcomes that wait to be written; of those beyond it the next agent says that they are not known.
+const MAX_UNSAID: usize = 1024;
 /// How long a replacement may wait for memory or for a slot, beside its pause and its start.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -47,6 +49,8 @@ struct State {
     unwritten: BTreeMap<FunctionName, u64>,
     /// By the line of the decision.
     pending: BTreeMap<u64, Pending>,
+    /// Outcomes that could not be written yet.
+    unsaid: Vec<Entry>,
 }
 
 /// What there is to set.
@@ -108,7 +112,13 @@ impl Healer {
         tell: impl Fn(Healing) + Send + Sync + 'static,
     ) -> Result<(Self, Opened), AuditError> {
         let boot_id = boot_id();
-        let (audit, opened) = Audit::open(directory, limits.audit_bytes, &boot_id)?;
+        let (mut audit, opened) = Audit::open(directory, limits.audit_bytes, &boot_id)?;
+        // Who looks finds nothing open of an agent that is gone, also where nothing happens any more.
+        if audit.standing().open().next().is_some()
+            && let Err(error) = audit.begin(Boottime::now(), unix_ms())
+        {
+            tracing::warn!("what an agent before had under way is not settled yet: {error}");
+        }
         let mut budget = Budget::new(limits.of_function, limits.of_node);
         // The agent may be part of what fails: a new one has no new budget.
         if audit.standing().boot_id() == boot_id {
@@ -122,6 +132,7 @@ impl Healer {
             quiet: Budget::new(QUIET_LINES, u32::MAX),
             unwritten: BTreeMap::new(),
             pending: BTreeMap::new(),
+            unsaid: Vec::new(),
         };
         let healer = Self(Arc::new(Shared {
             state: Mutex::new(state),
@@ -274,8 +285,9 @@ impl Healer {
         }
     }
 
-    /// Gives up what was not seen in time.
+    /// Gives up what was not seen in time, and writes what could not be written.
     pub fn tick(&self, now: Boottime) {
+        self.state().say_unsaid();
         let late = |wait: &Wait| wait.until <= now;
         let why = "nothing was seen of it in time";
         self.give_up(|_| true, late, Resolved::TimedOut, why);
@@ -340,13 +352,9 @@ impl Healer {
         let claimed = fill(&mut outcome);
         pending.note(&outcome, claimed, now);
         let is_last = pending.waits.is_empty();
-        match state.append(now, &[Entry::Outcome(outcome)]) {
-            Ok((_, chain)) => {
-                if let Some(pending) = state.pending.get_mut(&line) {
-                    pending.healing.chain = Some(chain);
-                }
-            }
-            Err(error) => tracing::warn!("an outcome is not in the audit: {error}"),
+        let chain = state.conclude(now, vec![Entry::Outcome(outcome)]);
+        if let Some(pending) = state.pending.get_mut(&line) {
+            pending.healing.chain = chain.or(pending.healing.chain.take());
         }
         let told = is_last.then(|| state.pending.remove(&line)).flatten();
         drop(state);
@@ -380,10 +388,31 @@ impl State {
         at: Boottime,
         entries: &[Entry],
     ) -> Result<(Vec<u64>, String), AuditError> {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-        let unix_ms = u64::try_from(unix.unwrap_or_default().as_millis()).unwrap_or(u64::MAX);
-        let (lines, chain) = self.audit.append(at, unix_ms, entries)?;
+        let (lines, chain) = self.audit.append(at, unix_ms(), entries)?;
         Ok((lines, chain.to_string()))
+    }
+
+    /// Writes outcomes, now or as soon as that can be done; the chain up to them where it was now.
+    fn conclude(&mut self, at: Boottime, outcomes: Vec<Entry>) -> Option<String> {
+        match self.append(at, &outcomes) {
+            Ok((_, chain)) => Some(chain),
+            Err(error) if self.unsaid.len() < MAX_UNSAID => {
+                tracing::warn!("an outcome is not in the audit yet: {error}");
+                self.unsaid.extend(outcomes);
+                None
+            }
+            Err(error) => {
+                tracing::warn!("an outcome is not in the audit: {error}");
+                None
+            }
+        }
+    }
+
+    fn say_unsaid(&mut self) {
+        let unsaid = std::mem::take(&mut self.unsaid);
+        if !unsaid.is_empty() && self.append(Boottime::now(), &unsaid).is_err() {
+            self.unsaid = unsaid;
+        }
     }
 
     /// A function is gone, and so is what is known of it.
@@ -466,13 +495,16 @@ impl State {
             return Ok(verdict);
         };
         let outcomes = pending.all_at_once(resolved);
-        match self.append(Boottime::now(), &outcomes) {
-            Ok((_, chain)) => pending.healing.chain = Some(chain),
-            Err(error) => tracing::warn!("an outcome is not in the audit: {error}"),
-        }
+        let chain = self.conclude(Boottime::now(), outcomes);
+        pending.healing.chain = chain.or(pending.healing.chain);
         resolve_all(&mut pending.healing, resolved.word(), false, "");
         Err(Box::new(pending.healing))
     }
+}
+
+fn unix_ms() -> u64 {
+    let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(unix.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
 }
 
 /// What comes of a decision that is not acted upon.

@@ -204,7 +204,7 @@ impl Audit {
     }
 
     /// Says that this agent begins, once; what the one before had under way is settled.
-    fn begin(&mut self, at: Boottime, unix_ms: u64) -> Result<(), AuditError> {
+    pub(in crate::heal) fn begin(&mut self, at: Boottime, unix_ms: u64) -> Result<(), AuditError> {
         if self.has_begun {
             return Ok(());
         }

@@ -216,6 +216,29 @@ fn a_decision_that_cannot_be_written_is_not_acted_upon() {
 }
 
 #[test]
+fn an_outcome_that_cannot_be_written_is_written_when_it_can() {
+    let scene = Scene::new();
+    let healer = scene.open();
+    assert!(healer.fault(oom(), &terms(Mode::Act), NONE).replace);
+    let (file, aside) = (scene.dir.join("audit.jsonl"), scene.dir.join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    fs::create_dir(&file).unwrap();
+    healer.starting(&shop(), 4);
+    healer.started(4, &came_up());
+    healer.replayed(RequestId::from_u128(7), None);
+    assert_eq!(scene.told().len(), 1, "nobody waits for the file");
+    healer.tick(Boottime::now());
+    fs::remove_dir(&file).unwrap();
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!(scene.outcomes(), []);
+    healer.tick(Boottime::now());
+    let done = |action: &str| (action.to_owned(), Resolved::Done);
+    assert_eq!(scene.outcomes(), [done("raise"), done("replay")]);
+    healer.tick(Boottime::now());
+    assert_eq!(scene.outcomes().len(), 2, "once");
+}
+
+#[test]
 fn budgets_hold_also_over_a_restart_and_a_dry_run_keeps_to_them() {
     for mode in [Mode::Act, Mode::DryRun] {
         let scene = Scene::new();
@@ -327,7 +350,6 @@ fn an_agent_that_ends_in_between_leaves_it_unknown_and_the_limit_raised() {
     drop(healer);
     let healer = scene.open();
     assert_eq!(healer.memory_of(&shop(), 2, &terms(Mode::Act)), 228 * MIB);
-    let _ = healer.fault(oom(), &terms(Mode::Observe), NONE);
     let unknown = scene.outcomes();
     let unknown = unknown.iter().filter(|one| one.1 == Resolved::Unknown);
     assert_eq!(unknown.count(), 2);
