@@ -1,7 +1,8 @@
 //! Sandboxes of an agent before this one: what they were at work on is waited for, what cannot be
 //! used any more is ended.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -18,10 +19,17 @@ use super::node::Node as _;
 use super::pool::{About, Found, Lease};
 use super::problem::Problem;
 
+/// Sandboxes that are spoken with at once.
+const AT_ONCE: usize = 64;
+/// Of a thread that waits for one: it needs little.
+const STACK: usize = 256 << 10;
 /// Times that one is spoken to.
 const ATTEMPTS: u32 = 4;
 /// Time between them.
 const PAUSE: Duration = Duration::from_millis(50);
+
+/// What can be used of one, and the request that it is at work on.
+type Usable = (Found, Option<RequestId>);
 
 impl Manager {
     /// Looks for them, once; whoever comes meanwhile waits until it is done.
@@ -44,8 +52,8 @@ impl Manager {
             pools.resume(&function);
         }
         let (mut idle, mut busy, mut old) = (Vec::new(), Vec::new(), Vec::new());
-        for one in &listed {
-            match self.find(one) {
+        for (one, found) in self.find_each(&listed) {
+            match found {
                 Some((found, request)) => {
                     let current = found.function.state().deployed.version;
                     match request {
@@ -89,14 +97,38 @@ impl Manager {
         Ok(())
     }
 
-    /// Speaks with it. One that does not answer at once may be busy, or its socket is: it is asked
-    /// again before it counts as lost.
+    /// Speaks with all of them at once: one that does not answer takes a while, and everybody waits
+    /// for the last one.
+    fn find_each<'a>(&self, listed: &'a [Listed]) -> Vec<(&'a Listed, Option<Usable>)> {
+        let next = AtomicUsize::new(0);
+        let all = Mutex::new(Vec::with_capacity(listed.len()));
+        let find = || {
+            while let Some(one) = listed.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let found = self.find(one);
+                lock(&all).push((one, found));
+            }
+        };
+        thread::scope(|scope| {
+            for _ in 1..listed.len().min(AT_ONCE) {
+                let thread = thread::Builder::new().stack_size(STACK);
+                // Those that are there do it, if need be this one alone.
+                if thread.spawn_scoped(scope, find).is_err() {
+                    break;
+                }
+            }
+            find();
+        });
+        all.into_inner().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Speaks with it. Where its socket is busy that is tried again before it counts as lost; one
+    /// that takes no notice of who is connected had its time.
     fn reach(&self, listed: &Listed) -> Option<(Box<dyn Sandbox>, Hello)> {
         for attempt in 1.. {
             match self.0.node.find(listed) {
                 Ok(found) => return Some(found),
                 Err(SandboxError::Gone) => return None,
-                Err(error) if attempt >= ATTEMPTS => {
+                Err(error) if attempt >= ATTEMPTS || matches!(error, SandboxError::Silent(_)) => {
                     tracing::warn!("sandbox {} is given up: {error}", listed.sandbox);
                     return None;
                 }
@@ -107,7 +139,7 @@ impl Manager {
     }
 
     /// What can be used of it, and the request that it is at work on.
-    fn find(&self, listed: &Listed) -> Option<(Found, Option<RequestId>)> {
+    fn find(&self, listed: &Listed) -> Option<Usable> {
         let (sandbox, hello) = self.reach(listed)?;
         let (name, version) = hello.function?;
         let function = self.function(&name).ok()?;

@@ -5,7 +5,8 @@ use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use hearth_runtime::id::{Epoch, FunctionName, RequestId, SandboxId, SlotName};
 use hearth_runtime::process::{Process, StartTime};
@@ -32,8 +33,16 @@ struct Inner {
     is_gone: bool,
     /// Claims that are refused for now.
     refusals: u32,
-    /// Times that one that is looked for does not answer.
-    silences: u32,
+    /// Times that the socket of one that is looked for is busy.
+    busy: u32,
+    /// This one takes no notice of who is connected.
+    mute: Option<SandboxId>,
+    /// How often it was spoken to.
+    spoken: u32,
+    /// Each that is looked for answers when so many are,
+    together: usize,
+    /// of those that were.
+    sought: usize,
     alive: BTreeMap<SandboxId, Alive>,
     made: u32,
     ended: Vec<SandboxId>,
@@ -70,9 +79,24 @@ impl Fake {
         self.inner().refusals = refusals;
     }
 
-    /// The next few that are looked for do not answer.
-    pub(crate) fn be_silent(&self, silences: u32) {
-        self.inner().silences = silences;
+    /// The sockets of the next few that are looked for are busy.
+    pub(crate) fn be_busy(&self, times: u32) {
+        self.inner().busy = times;
+    }
+
+    /// This one takes no notice of who is connected.
+    pub(crate) fn mute(&self, sandbox: SandboxId) {
+        self.inner().mute = Some(sandbox);
+    }
+
+    /// How often that one was spoken to.
+    pub(crate) fn spoken(&self) -> u32 {
+        self.inner().spoken
+    }
+
+    /// Who is looked for answers when so many are.
+    pub(crate) fn answer_together(&self, together: usize) {
+        self.inner().together = together;
     }
 
     /// Whoever is told to hold does, or lets go.
@@ -192,9 +216,32 @@ impl Backend for Fake {
     }
 
     fn find(&self, listed: &Listed) -> Result<(Box<dyn Sandbox>, Hello), SandboxError> {
-        if self.inner().silences > 0 {
-            self.inner().silences -= 1;
-            return Err(SandboxError::Silent(Duration::ZERO));
+        {
+            let mut inner = self.inner();
+            if inner.busy > 0 {
+                inner.busy -= 1;
+                return Err(SandboxError::Connect {
+                    sandbox: listed.sandbox,
+                    path: String::new(),
+                    error: std::io::ErrorKind::WouldBlock.into(),
+                });
+            }
+            if inner.mute == Some(listed.sandbox) {
+                inner.spoken += 1;
+                return Err(SandboxError::Silent(Duration::ZERO));
+            }
+            inner.sought += 1;
+        }
+        let deadline = Instant::now() + Duration::from_secs(5);
+        let is_alone = || {
+            let inner = self.inner();
+            inner.sought < inner.together
+        };
+        while is_alone() {
+            if Instant::now() > deadline {
+                return Err(SandboxError::Silent(Duration::ZERO));
+            }
+            thread::sleep(Duration::from_millis(1));
         }
         let sandbox = self.connected(listed.sandbox);
         let inner = self.inner();

@@ -618,13 +618,13 @@ async fn what_panics_at_work_or_at_its_start_leaves_nothing_behind() {
 }
 
 #[tokio::test]
-async fn one_that_does_not_answer_at_once_is_found_all_the_same() {
+async fn one_whose_socket_is_busy_is_found_all_the_same() {
     let node = Fake::default();
     node.set_gone(true);
     let scene = Scene::on(node);
     scene.deploy(json!({"min_instances": 1})).await;
     let kept = scene.node.leave("shop", 1, State::Idle);
-    scene.node.be_silent(2);
+    scene.node.be_busy(2);
     scene.node.set_gone(false);
     scene
         .invoke("1")
@@ -633,6 +633,32 @@ async fn one_that_does_not_answer_at_once_is_found_all_the_same() {
         .expect("an answer");
     assert_eq!(scene.manager.sandboxes()[0].id, kept);
     assert_eq!(scene.node.counts(), (0, 1));
+}
+
+#[tokio::test]
+async fn who_takes_no_notice_holds_up_nobody_else_and_is_not_asked_twice() {
+    let node = Fake::default();
+    node.set_gone(true);
+    let scene = Scene::on(node);
+    scene.deploy(json!({"max_instances": 4})).await;
+    let mut left: Vec<_> = (0..4)
+        .map(|_| scene.node.leave("shop", 1, State::Idle))
+        .collect();
+    scene.node.mute(left.remove(0));
+    // Each answers only while the others are spoken with, too.
+    scene.node.answer_together(left.len());
+    scene.node.set_gone(false);
+    scene
+        .invoke("1")
+        .await
+        .expect("no panic")
+        .expect("an answer");
+    let mut found: Vec<_> = scene.manager.sandboxes().iter().map(|one| one.id).collect();
+    found.sort();
+    left.sort();
+    assert_eq!(found, left);
+    assert_eq!(scene.node.spoken(), 1);
+    assert_eq!(scene.node.counts(), (0, 3), "it has ended");
 }
 
 /// Sees starts: those in whose function's name somebody is in a hurry, before they are timed.
