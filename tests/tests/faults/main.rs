@@ -5,13 +5,14 @@
 //! - No answer is wrong: each has the nonce of its request and the next number of its sandbox.
 //! - No request of an idempotent function is lost: by its deadline it has the right answer, or a plain
 //!   refusal (429 or 503), by which nothing was done. What its client does is in
-//!   [`hearth_tests::load`]. Two may fail, and their client is told: one that goes wrong while the
-//!   agent cannot write down what it would do; and one whose process was stopped, which shows only
-//!   when its time is over, so no more of these than processes that were stopped.
+//!   [`hearth_tests::load`]. Three may fail, and their client is told: one that goes wrong while the
+//!   agent cannot write down what it would do; one that had an agent for less than half of its time,
+//!   as that was killed and another one had to begin; and one whose process was stopped, which shows
+//!   only when its time is over, so no more of these than processes that were stopped.
 //! - A request of any other function is done once at most, and not at all where it was refused.
 //! - What was done about a fault is in the audit before: each request that was done again, each limit
-//!   that was raised, each sandbox that was replaced. Nothing is done for a function that is only
-//!   observed.
+//!   that was raised, each sandbox that was replaced; and what came of it is, too. Nothing is done
+//!   for a function that is only observed.
 //! - Whatever was at fault, every function answers again.
 //! - At the end the machine has no process, namespace, mount, cgroup or socket more than before, and
 //!   the spawner no descriptor.
@@ -19,9 +20,12 @@
 mod acted;
 mod audit;
 mod disk;
+mod happened;
 mod inject;
 mod oracles;
 mod plan;
+mod process;
+mod scene;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,8 +38,8 @@ use hearth_tests::seed::Seed;
 use hearth_tests::whole::Whole;
 
 use disk::Disk;
-use inject::{Scene, WATCHED};
 use plan::Plan;
+use scene::{Scene, WATCHED};
 
 /// How many faults, where nobody says otherwise.
 const FAULTS: u32 = 60;
@@ -64,7 +68,7 @@ const PACE: Pace = Pace {
 };
 
 #[test]
-#[ignore = "finds requests that hang, and actions without an outcome, which are not mended yet"]
+#[ignore = "what it found last is mended, and was not yet run by enough seeds for the tier"]
 fn what_is_promised_holds_whatever_goes_wrong() -> Result<()> {
     let _hold = machine::shared()?;
     let chosen = Seed::chosen()?;
@@ -89,6 +93,7 @@ fn run(seed: u64, faults: u32) -> Result<()> {
     let began = Instant::now();
     for nth in 0..faults {
         let (fault, pause) = plan.next();
+        eprintln!("{:.1?}: fault {nth}, {fault:?}", began.elapsed());
         scene
             .inject(fault, &mut plan.seed)
             .with_context(|| format!("fault {nth}, {fault:?}"))?;
@@ -104,7 +109,7 @@ fn run(seed: u64, faults: u32) -> Result<()> {
     let requests = load.stop()?;
     eprintln!("{faults} faults in {took:.1?}: {}", plan.told());
     eprintln!("{} requests: {}", requests.len(), load::ends(&requests));
-    let (mut wrong, name) = scene.end(&requests)?;
+    let (mut wrong, name) = scene.end(&requests, began)?;
     wrong.extend(oracles::machine(&name, &whole)?);
     ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
     Ok(())

@@ -9,15 +9,18 @@ use hearth_tests::load::{End, Request};
 use hearth_tests::node::PATIENCE;
 use hearth_tests::whole::Whole;
 
-use crate::inject::Happened;
+use crate::happened::Happened;
 
 /// How a request fails whose time is over.
 const TIMED_OUT: &str = "Sandbox.Timedout";
 
+/// A request that has so long an agent is answered.
+const ENOUGH: Duration = Duration::from_secs(10);
+
 /// What is wrong with what became of the requests.
-pub(crate) fn answers(requests: &[Request], happened: &Happened) -> Vec<String> {
+pub(crate) fn answers(requests: &[Request], happened: &Happened, began: Instant) -> Vec<String> {
     let mut wrong = Vec::new();
-    let mut hung = 0;
+    let mut hung = Vec::new();
     let mut counts = BTreeMap::<&str, BTreeSet<u64>>::new();
     for request in requests {
         match &request.end {
@@ -31,9 +34,14 @@ pub(crate) fn answers(requests: &[Request], happened: &Happened) -> Vec<String> 
             End::Refused(_) => {}
             // Nothing is done about what cannot be written down; its client is told.
             End::Failed(_) if happened.was_blind(request.began, request.began + request.took) => {}
+            // Nobody was there to answer it for half of its time.
+            End::Late(_) if happened.seen(request.began, request.began + request.took) < ENOUGH => {
+            }
             // Who is stopped has not ended; that it does not answer shows when its time is over.
-            End::Failed(why) if request.idempotent && why.starts_with(TIMED_OUT) => hung += 1,
-            End::Late(_) if request.idempotent => hung += 1,
+            End::Failed(why) if request.idempotent && why.starts_with(TIMED_OUT) => {
+                hung.push(request);
+            }
+            End::Late(_) if request.idempotent => hung.push(request),
             End::Failed(why) | End::Unknown(why) | End::Late(why) => {
                 if request.idempotent {
                     wrong.push(format!(
@@ -46,11 +54,20 @@ pub(crate) fn answers(requests: &[Request], happened: &Happened) -> Vec<String> 
             }
         }
     }
-    if hung > happened.stopped.len() {
-        wrong.push(format!(
-            "{hung} requests hung, and {} were stopped",
-            happened.stopped.len()
-        ));
+    if hung.len() > happened.stopped.len() {
+        let when = |at: Instant| format!("{:.1?}", at - began);
+        wrong.extend(hung.iter().map(|one| {
+            let (began, end) = (when(one.began), when(one.began + one.took));
+            let (function, ids) = (&one.function, one.ids.join(" "));
+            format!(
+                "hung: {function} from {began} until {end}, {ids}: {:?}",
+                one.end
+            )
+        }));
+        wrong.extend(happened.stopped.iter().map(|stopped| {
+            let (sandbox, function) = (&stopped.sandbox, &stopped.function);
+            format!("stopped: {sandbox} of {function} at {}", when(stopped.at))
+        }));
     }
     wrong
 }
