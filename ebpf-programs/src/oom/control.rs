@@ -127,7 +127,7 @@ fn killed(ctx: *mut c_void, victim: Task, typed: *mut task_struct) {
             },
             None => (0, id),
         };
-        kill::publish(
+        let fate = kill::publish(
             ctx,
             victim,
             &kill::Known {
@@ -138,7 +138,11 @@ fn killed(ctx: *mut c_void, victim: Task, typed: *mut task_struct) {
                 first,
                 doubtful: false,
             },
-        )
+        );
+        if let Some(noted) = victims::of(victim) {
+            noted.leave(victim);
+        }
+        fate
     });
 }
 

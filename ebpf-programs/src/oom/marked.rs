@@ -38,7 +38,7 @@ fn oom_marked(ctx: BtfTracePointContext) -> i32 {
         );
         match (fate, victims::of(victim)) {
             (Fate::Filtered, _) => victims::forget(victim),
-            (_, Some(noted)) if noted.is_gone() => noted.end(victim.tgid()),
+            (_, Some(noted)) => noted.leave(victim),
             _ => {}
         }
         fate

@@ -45,9 +45,10 @@ fn oom_thread(ctx: BtfTracePointContext) -> i32 {
         let task = Task::current();
         match victims::of(task) {
             Some(victim) => {
+                victim.enter();
                 let others = task.live();
                 let fate = exits(ctx.as_ptr(), Some(&mut *victim), others, is_last);
-                victim.left(task.tgid());
+                victim.leave(task);
                 fate
             }
             // Sent its signal already, and gone before the kernel has marked its process.

@@ -15,8 +15,8 @@ pub struct Victim {
     pub id: u64,
     /// Identity beside the tgid: of a number that is used again this is of another process.
     pub start_boottime: u64,
-    /// Threads yet to exit.
-    left: u32,
+    /// Who is at a record of it now: whoever noted it, and threads that exit.
+    inside: u32,
     /// Threads that a record was made for.
     recorded: u32,
     /// Threads without.
@@ -30,14 +30,14 @@ pub struct Victim {
 static VICTIMS: LruHashMap<u32, Victim> = LruHashMap::with_max_entries(1024, 0);
 
 /// Notes a victim; `None` if it was noted before. The id of its capture otherwise, which is the
-/// time.
+/// time. Who notes one leaves it when its record is made.
 #[inline(always)]
 pub fn begin(task: Task) -> Option<u64> {
     let tgid = task.tgid();
     let victim = Victim {
         id: clock::now(),
         start_boottime: task.start_boottime(),
-        left: task.live(),
+        inside: 1,
         recorded: 0,
         unrecorded: 0,
         ended: 0,
@@ -82,11 +82,19 @@ impl Victim {
         add(&raw mut self.unrecorded, 1);
     }
 
-    /// A thread has shown what it had; the last one tells the end.
+    /// A thread is about to show what it has.
     #[inline(always)]
-    pub fn left(&mut self, tgid: u32) {
-        if add(&raw mut self.left, u32::MAX) == 1 {
-            self.end(tgid);
+    pub fn enter(&mut self) {
+        add(&raw mut self.inside, 1);
+    }
+
+    /// A record of `task`, or of its process, is made; the last one tells the end. How many threads
+    /// are to come cannot be counted: they have counted themselves out before they are seen, and go
+    /// while the victim is being noted. Whoever leaves last when none is left knows.
+    #[inline(always)]
+    pub fn leave(&mut self, task: Task) {
+        if add(&raw mut self.inside, u32::MAX) == 1 && task.live() == 0 {
+            self.end(task.tgid());
         }
     }
 
@@ -110,12 +118,6 @@ impl Victim {
                 true
             })
         });
-    }
-
-    /// Whether no thread was left already when it was noted.
-    #[inline(always)]
-    pub fn is_gone(&self) -> bool {
-        self.left == 0
     }
 }
 
