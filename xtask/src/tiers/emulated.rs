@@ -17,6 +17,7 @@ const LADDER: &[&str] = &[
     "calibration",
     "cgroup_lock",
     "cgroup_runtime",
+    "demo",
     "functions",
     "kernel_ladder",
     "near_limit",
@@ -29,6 +30,7 @@ const LADDER: &[&str] = &[
 /// Of these, those that deploy functions, and the kernel that each runs on: both have cgroup v2 and
 /// the same calls, and the rest of the ladder waits for them.
 const WITH_FUNCTIONS: &[(&str, Kernel)] = &[
+    ("demo", Kernel::V6_1),
     ("functions", Kernel::V6_12),
     ("sandbox", Kernel::V6_1),
     ("spawner", Kernel::V6_12),
