@@ -1,33 +1,33 @@
 //! Decides, writes it down, and sees what comes of it.
 
+mod state;
+mod told;
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hearth_runtime::id::{FunctionName, RequestId, SandboxId};
 
 use super::audit::{Audit, AuditError, Decided, Entry, Files, Opened, Outcome, Resolved, Wanted};
 use super::budget::{self, Budget};
-use super::decide::{Action, Decision, Known, PoolNow, Terms, decide};
+use super::decide::{Known, PoolNow, Terms, decide};
 use super::fault::{Failing, Fault, Mode};
 use super::memory::NodeMemory;
 use super::pending::{Pending, Wait};
-use crate::observe::healing::{HealAction, Healing, LostSandbox};
+use crate::observe::healing::{HealAction, Healing};
 use crate::observe::identity::boot_id;
 use crate::time::Boottime;
+use state::{State, unix_ms};
+use told::{healing, nothing_done, say, shortened};
 
 /// Lines of one function in the time of the budgets for decisions that lead to nothing; the rest is
 /// counted.
 const QUIET_LINES: u32 = 20;
 /// Decisions under way, at most; the oldest are given up.
 const MAX_PENDING: usize = 1024;
-/// Outcomes that wait to be written; of those beyond it the next agent says that they are not known.
-const MAX_UNSAID: usize = 1024;
-/// How long a replacement may wait for memory or for a slot, beside its pause and its start.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Decides about faults.
 #[derive(Clone)]
@@ -39,18 +39,6 @@ struct Shared {
     directory: PathBuf,
     tell: Box<dyn Fn(Healing) + Send + Sync>,
     node: fn() -> Option<NodeMemory>,
-}
-
-struct State {
-    audit: Audit,
-    budget: Budget,
-    /// Decisions that led to nothing, as actions are counted.
-    quiet: Budget,
-    unwritten: BTreeMap<FunctionName, u64>,
-    /// By the line of the decision.
-    pending: BTreeMap<u64, Pending>,
-    /// Outcomes that could not be written yet.
-    unsaid: Vec<Entry>,
 }
 
 /// What there is to set.
@@ -380,207 +368,6 @@ impl fmt::Debug for Healer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Healer").finish_non_exhaustive()
     }
-}
-
-impl State {
-    fn append(
-        &mut self,
-        at: Boottime,
-        entries: &[Entry],
-    ) -> Result<(Vec<u64>, String), AuditError> {
-        let (lines, chain) = self.audit.append(at, unix_ms(), entries)?;
-        Ok((lines, chain.to_string()))
-    }
-
-    /// Writes outcomes, now or as soon as that can be done; the chain up to them where it was now.
-    fn conclude(&mut self, at: Boottime, outcomes: Vec<Entry>) -> Option<String> {
-        match self.append(at, &outcomes) {
-            Ok((_, chain)) => Some(chain),
-            Err(error) if self.unsaid.len() < MAX_UNSAID => {
-                tracing::warn!("an outcome is not in the audit yet: {error}");
-                self.unsaid.extend(outcomes);
-                None
-            }
-            Err(error) => {
-                tracing::warn!("an outcome is not in the audit: {error}");
-                None
-            }
-        }
-    }
-
-    fn say_unsaid(&mut self) {
-        let unsaid = std::mem::take(&mut self.unsaid);
-        if !unsaid.is_empty() && self.append(Boottime::now(), &unsaid).is_err() {
-            self.unsaid = unsaid;
-        }
-    }
-
-    /// A function is gone, and so is what is known of it.
-    fn forget(&mut self, function: &FunctionName) {
-        let entry = Entry::Removed {
-            function: function.clone(),
-        };
-        if let Err(error) = self.append(Boottime::now(), &[entry]) {
-            tracing::warn!("that function {function} was removed is not in the audit: {error}");
-            self.audit.forget(function);
-        }
-    }
-
-    /// Whether a decision that leads to nothing is written, or only counted. How a function is left
-    /// alone goes on after this agent, so that is written: with each failure, that is less often.
-    fn is_worth_a_line(&mut self, fault: &Fault) -> bool {
-        let failing = self
-            .audit
-            .standing()
-            .failing(&fault.function, fault.version);
-        if fault.failing.is_some() && fault.failing != failing {
-            return true;
-        }
-        if self.quiet.left(&fault.function, fault.at).0.is_ok() {
-            self.quiet.spend(&fault.function, fault.at);
-            return true;
-        }
-        *self.unwritten.entry(fault.function.clone()).or_default() += 1;
-        false
-    }
-
-    /// Writes a decision; what is to be done then, or what is to be told at once as nothing is.
-    fn decide(
-        &mut self,
-        decided: Decided,
-        terms: &Terms,
-        pause: Duration,
-        mut healing: Healing,
-        resolved: Option<Resolved>,
-    ) -> Result<Verdict, Box<Healing>> {
-        let Decided {
-            fault,
-            decision,
-            mode,
-            ..
-        } = &decided;
-        let (function, at) = (fault.function.clone(), fault.at);
-        let (actions, request) = (decision.actions.clone(), fault.request);
-        let is_counted = *mode != Mode::Observe && !actions.is_empty();
-        let entry = Entry::Decision(Box::new(decided));
-        let line = match self.append(Boottime::now(), &[entry]) {
-            Ok((lines, chain)) => {
-                healing.chain = Some(chain);
-                lines.first().copied().unwrap_or_default()
-            }
-            Err(error) => {
-                tracing::error!(
-                    "function {function}: nothing is done, as the decision cannot be written: {error}"
-                );
-                resolve_all(&mut healing, "not_written", true, &error.to_string());
-                return Err(Box::new(healing));
-            }
-        };
-        healing.line = Some(line);
-        if is_counted {
-            self.budget.spend(&function, at);
-        }
-        let mut pending = Pending::new(line, function, healing);
-        for action in &actions {
-            pending.expect(action, request.as_ref(), at, pause + terms.start + PATIENCE);
-        }
-        let Some(resolved) = resolved else {
-            let verdict = Verdict {
-                replace: actions.iter().any(Action::replaces),
-                replay: actions
-                    .iter()
-                    .any(|action| matches!(action, Action::Replay { .. })),
-            };
-            self.pending.insert(line, pending);
-            return Ok(verdict);
-        };
-        let outcomes = pending.all_at_once(resolved);
-        let chain = self.conclude(Boottime::now(), outcomes);
-        pending.healing.chain = chain.or(pending.healing.chain);
-        resolve_all(&mut pending.healing, resolved.word(), false, "");
-        Err(Box::new(pending.healing))
-    }
-}
-
-fn unix_ms() -> u64 {
-    let unix = SystemTime::now().duration_since(UNIX_EPOCH);
-    u64::try_from(unix.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
-}
-
-/// What comes of a decision that is not acted upon.
-fn nothing_done(decided: &Decided) -> Resolved {
-    match decided.mode {
-        _ if decided.decision.actions.is_empty() => Resolved::Nothing,
-        Mode::Observe => Resolved::Would,
-        Mode::DryRun | Mode::Act => Resolved::DryRun,
-    }
-}
-
-/// All that was decided came to the same.
-fn resolve_all(healing: &mut Healing, outcome: &'static str, is_bad: bool, why: &str) {
-    for action in &mut healing.actions {
-        action.outcome = outcome;
-        action.is_bad = is_bad;
-        why.clone_into(&mut action.why);
-    }
-}
-
-fn healing(fault: &Fault, mode: Mode, decision: &Decision) -> Healing {
-    let actions = decision.actions.iter().map(|action| HealAction {
-        action: action.word().to_owned(),
-        ..HealAction::default()
-    });
-    let mut actions: Vec<HealAction> = actions.collect();
-    if actions.is_empty() {
-        actions.push(HealAction {
-            action: "none".to_owned(),
-            ..HealAction::default()
-        });
-    }
-    let refused = decision.refused.iter();
-    Healing {
-        function: fault.function.to_string(),
-        version: fault.version,
-        mode: mode.word(),
-        fault: fault.what.word(),
-        at: fault.at,
-        ended: Boottime::now(),
-        reason: decision.reason.clone(),
-        refused: refused
-            .map(|refused| format!("{}: {}", refused.action, refused.why))
-            .collect(),
-        actions,
-        lost: fault.lost.as_ref().map(|lost| LostSandbox {
-            sandbox: lost.sandbox.to_string(),
-            cgroup: lost.cgroup.clone(),
-            claimed: lost.claimed,
-        }),
-        request: fault.request.map(|request| request.id.to_string()),
-        ..Healing::default()
-    }
-}
-
-/// For whoever reads the agent's own log.
-fn say(fault: &Fault, mode: Mode, decision: &Decision) {
-    let function = &fault.function;
-    let what = match mode {
-        _ if decision.actions.is_empty() => "nothing is done".to_owned(),
-        Mode::Observe => format!("heal = \"act\" would {}", decision.in_words()),
-        Mode::DryRun => format!("but for the dry run: {}", decision.in_words()),
-        Mode::Act => decision.in_words(),
-    };
-    let reason = &decision.reason;
-    let refused = decision.refused.iter();
-    let refused: Vec<String> = refused
-        .map(|refused| format!("no {}: {}", refused.action, refused.why))
-        .collect();
-    let refused = refused.join("; ");
-    tracing::warn!("function {function}: {reason}: {what}; {refused}");
-}
-
-/// As much of it as a line should have.
-fn shortened(text: &str) -> String {
-    text.chars().take(500).collect()
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use tempfile::TempDir;
 
+use std::time::Duration;
+
 use super::*;
 use crate::heal::audit::{Files, Line};
 use crate::heal::fault::{Interrupted, Lost, What};
