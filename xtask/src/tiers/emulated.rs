@@ -18,6 +18,7 @@ const LADDER: &[&str] = &[
     "cgroup_lock",
     "cgroup_runtime",
     "demo",
+    "faults",
     "functions",
     "kernel_ladder",
     "near_limit",
@@ -31,6 +32,7 @@ const LADDER: &[&str] = &[
 /// the same calls, and the rest of the ladder waits for them.
 const WITH_FUNCTIONS: &[(&str, Kernel)] = &[
     ("demo", Kernel::V6_1),
+    ("faults", Kernel::V6_12),
     ("functions", Kernel::V6_12),
     ("sandbox", Kernel::V6_1),
     ("spawner", Kernel::V6_12),
