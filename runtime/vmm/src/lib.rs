@@ -1,7 +1,15 @@
 //! One process a microVM: boots, saves and restores it, on `/dev/kvm`.
 //!
-//! - [`boot`]: what a guest finds in its memory when it begins.
-//! - [`device`]: what a guest finds at addresses that are no memory.
+//! - [`boot`]: what a guest finds when it begins.
+//! - [`device`]: what it finds at addresses that are no memory.
+//! - [`flat`]: the guest that needs no kernel, spoken with.
+//! - [`kvm`]: what is said to KVM.
+//! - [`machine`]: made, run, saved, restored.
+//! - [`memory`]: what a guest finds at all other addresses.
 
 pub mod boot;
 pub mod device;
+pub mod flat;
+pub mod kvm;
+pub mod machine;
+pub mod memory;

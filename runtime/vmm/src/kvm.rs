@@ -1,0 +1,14 @@
+//! What is said to KVM: the host's abilities, one virtual processor, and the state of a machine.
+
+mod cpuid;
+mod host;
+mod state;
+mod vcpu;
+
+pub use cpuid::Missing;
+pub(crate) use cpuid::of_new as new_cpuid;
+pub use host::{Host, HostError};
+pub(crate) use state::tell;
+pub use state::{ClockPolicy, StateError, VcpuState, VmState};
+pub(crate) use vcpu::Vcpu;
+pub use vcpu::{Ended, Step};
