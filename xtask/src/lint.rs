@@ -28,7 +28,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<Counts> {
     Ok(counts)
 }
 
-fn checks(workspace: &Workspace) -> [(&'static str, Command); 5] {
+fn checks(workspace: &Workspace) -> [(&'static str, Command); 6] {
     let cargo = |folder, arguments: &[&str]| {
         let mut cargo = program::cargo();
         cargo.current_dir(folder).args(arguments);
@@ -42,6 +42,14 @@ fn checks(workspace: &Workspace) -> [(&'static str, Command); 5] {
         .arg(workspace.bpf().join("clippy"))
         .args(["--", "-Dwarnings"]);
     kernel_side.env("RUSTC_BOOTSTRAP", "1");
+    // It has no standard library, and so nothing that would unwind.
+    let mut flat_guest = cargo(root.clone(), &["clippy", "--quiet"]);
+    flat_guest
+        .args(["--package", "hearth-flat-guest", "--features", "guest"])
+        .args(["--target", "x86_64-unknown-linux-gnu", "--target-dir"])
+        .arg(root.join("target/flat"))
+        .args(["--bin", "hearth-flat-guest", "--", "-Dwarnings"])
+        .env("RUSTFLAGS", "-Cpanic=abort");
     let mut fuzz_targets = cargo(root.join("fuzz"), &["check", "--quiet", "--target-dir"]);
     fuzz_targets.arg(root.join("target"));
     [
@@ -65,6 +73,7 @@ fn checks(workspace: &Workspace) -> [(&'static str, Command); 5] {
             ),
         ),
         ("clippy of the kernel side", kernel_side),
+        ("clippy of the flat guest", flat_guest),
         // Their bodies run in the fuzz tier; that the targets compile shows here.
         ("fuzz targets", fuzz_targets),
     ]

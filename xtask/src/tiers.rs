@@ -35,6 +35,8 @@ pub(crate) enum Tier {
     Fuzz,
     /// Real programs under this machine's kernel.
     Kernel,
+    /// Machines on this machine's KVM.
+    Kvm,
     /// Real collectors: rotel, Prometheus, promtool, Grafana's types.
     Telemetry,
     /// The kernel ladder on Debian 12's kernel, emulated.
@@ -133,7 +135,7 @@ impl Tier {
 
     fn purpose(self) -> Purpose {
         match self {
-            Self::Lint | Self::Unit | Self::Fuzz => Purpose::Build,
+            Self::Lint | Self::Unit | Self::Fuzz | Self::Kvm => Purpose::Build,
             Self::Kernel | Self::Telemetry => Purpose::Test,
             Self::Vm6_1 | Self::Vm6_12 => Purpose::Vm,
         }
@@ -146,6 +148,7 @@ impl Tier {
         }
         match self {
             Self::Kernel | Self::Telemetry => lacks_bpf(),
+            Self::Kvm => lacks_kvm(),
             _ => None,
         }
     }
@@ -185,7 +188,8 @@ impl Tier {
         let End::Ran(counts) = &mut line.end else {
             return;
         };
-        let is_shared = matches!(self, Self::Kernel | Self::Telemetry) || self.kernel().is_some();
+        let is_shared =
+            matches!(self, Self::Kernel | Self::Kvm | Self::Telemetry) || self.kernel().is_some();
         let failures = counts.failures.len();
         if is_shared && (1..=SECOND_RUNS).contains(&failures) && counts.failed == failures as u64 {
             eprintln!("\n== {}, what failed, by itself ==", self.name());
@@ -216,9 +220,10 @@ impl Tier {
                     counts +=
                         cargo_test(workspace, &["--package", "hearth", "--test", name], only)?;
                 }
-                counts += programs_of_runtime(workspace, only)?;
+                counts += programs_of("hearth-runtime", workspace, only)?;
                 Ok(counts)
             }
+            Self::Kvm => programs_of("hearth-vmm", workspace, only),
             Self::Telemetry => test_programs(workspace, |name| TELEMETRY.contains(&name), only),
             Self::Vm6_1 | Self::Vm6_12 => bail!("{} runs in a VM", self.name()),
         }
@@ -253,6 +258,13 @@ fn lacks_bpf() -> Option<String> {
     }
     let types = "/sys/kernel/btf/vmlinux";
     (!fs::exists(types).unwrap_or(false)).then(|| format!("this kernel has no {types}"))
+}
+
+/// Why this process cannot run machines.
+fn lacks_kvm() -> Option<String> {
+    let device = "/dev/kvm";
+    let opened = fs::OpenOptions::new().read(true).write(true).open(device);
+    opened.err().map(|error| format!("{device}: {error}"))
 }
 
 /// Cargo with what every test finds in its environment.
@@ -340,10 +352,10 @@ fn test_programs(
     cargo_test(workspace, &what, only)
 }
 
-/// The runtime's tests with real programs.
-fn programs_of_runtime(workspace: &Workspace, only: &[&str]) -> Result<Counts> {
-    let names = executables(workspace, "hearth-runtime")?;
-    let mut what = vec!["--package", "hearth-runtime"];
+/// A package's tests with real programs.
+fn programs_of(package: &str, workspace: &Workspace, only: &[&str]) -> Result<Counts> {
+    let names = executables(workspace, package)?;
+    let mut what = vec!["--package", package];
     for name in names.keys().filter(|name| **name != FUZZ_OF_RUNTIME) {
         what.extend(["--test", name]);
     }
