@@ -16,6 +16,7 @@
 //! - [`rootfs`]: what is at `/` in a sandbox, from layers that are not trusted.
 //! - [`sandbox`]: what runs one instance of a function, and the words in which it is spoken with.
 //! - [`seccomp`]: which system calls the code in a sandbox may make.
+//! - [`snapshot`]: states that sandboxes are restored from, published whole or not at all.
 
 #[cfg(feature = "host")]
 pub mod cgroup;
@@ -34,3 +35,5 @@ pub mod process;
 pub mod rootfs;
 pub mod sandbox;
 pub mod seccomp;
+#[cfg(feature = "host")]
+pub mod snapshot;
