@@ -103,6 +103,9 @@ enum Command {
         /// A file or folder to take along; an executable brings its libraries.
         #[arg(long = "file", value_name = "HOST:GUEST", value_parser = vm::parse_file)]
         files: Vec<(PathBuf, PathBuf)>,
+        /// With a `/dev/kvm` of its own, emulated.
+        #[arg(long)]
+        microvms: bool,
         /// Seconds after which the VM is ended.
         #[arg(long, default_value_t = 300)]
         timeout: u64,
@@ -168,6 +171,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
         Command::Vm {
             kernel,
             mut files,
+            microvms,
             timeout,
             command,
         } => {
@@ -179,6 +183,7 @@ fn dispatch(command: Command) -> Result<ExitCode> {
                 command,
                 environment: Vec::new(),
                 files,
+                runs_microvms: microvms,
                 deadline,
             };
             let code = vm::run(&workspace, &job, &mut vm::to_terminal)?;

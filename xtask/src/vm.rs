@@ -45,6 +45,9 @@ const MODULES_LOADED: [&str; 11] = [
     "veth",
 ];
 
+/// What gives a VM its own `/dev/kvm`.
+const MODULES_OF_KVM: [&str; 3] = ["irqbypass", "kvm", "kvm-amd"];
+
 /// The emulator.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
 
@@ -68,6 +71,8 @@ pub(crate) struct Job {
     pub(crate) environment: Vec<(String, String)>,
     /// Host paths and their places in the VM.
     pub(crate) files: Vec<(PathBuf, PathBuf)>,
+    /// Whether it runs microVMs of its own: emulated as well, and slower by that.
+    pub(crate) runs_microvms: bool,
     /// After this the VM is ended and the job has failed.
     pub(crate) deadline: Duration,
 }
@@ -99,13 +104,19 @@ pub(crate) fn run(
     pack(workspace, &init, job)?.write(&archive)?;
 
     let console = workspace.vm().join(format!("console-{}.log", job.kernel));
+    // The processor's own virtual machines, for a kernel that has the modules.
+    let processor = if job.runs_microvms {
+        "max,-cx16,+svm"
+    } else {
+        "max,-cx16"
+    };
     let out = out(workspace, job.kernel);
     let _ = fs::remove_dir_all(&out);
     fs::create_dir_all(&out).with_context(|| format!("cannot make {}", out.display()))?;
     let until = Instant::now() + job.deadline;
     for boots_left in (0..BOOTS).rev() {
         let _ = fs::remove_file(&console);
-        let end = Vm::boot(&image, &archive, &console)
+        let end = Vm::boot(&image, &archive, &console, processor)
             .and_then(|mut vm| vm.follow(until, &out, said))
             .with_context(|| {
                 let messages = tail(&console);
@@ -170,13 +181,12 @@ fn pack(workspace: &Workspace, init: &Path, job: &Job) -> Result<Initramfs> {
         }
     }
     initramfs.add_folder(Path::new(MODULES))?;
-    for (nr, module) in job
-        .kernel
-        .modules(workspace, &MODULES_LOADED)?
-        .iter()
-        .enumerate()
-    {
-        initramfs.add(module, &Path::new(MODULES).join(format!("{nr}.ko")))?;
+    let mut modules = MODULES_LOADED.to_vec();
+    if job.runs_microvms {
+        modules.extend(MODULES_OF_KVM);
+    }
+    for (nr, module) in job.kernel.modules(workspace, &modules)?.iter().enumerate() {
+        initramfs.add(module, &Path::new(MODULES).join(format!("{nr:02}.ko")))?;
     }
     for (host, guest) in &job.files {
         initramfs.add(host, guest)?;
@@ -214,7 +224,7 @@ impl Drop for Vm {
 }
 
 impl Vm {
-    fn boot(image: &Path, archive: &Path, console: &Path) -> Result<Self> {
+    fn boot(image: &Path, archive: &Path, console: &Path, processor: &str) -> Result<Self> {
         let mut qemu = Command::new(QEMU);
         qemu.args([
             "-nodefaults",
@@ -231,7 +241,7 @@ impl Vm {
             "-accel",
             "tcg,thread=single",
             "-cpu",
-            "max,-cx16",
+            processor,
         ])
         .args(["-smp", "2", "-m", "1024"])
         .arg("-kernel")

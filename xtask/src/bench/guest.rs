@@ -64,6 +64,7 @@ pub(crate) fn measure(
             ("CARGO_TARGET_DIR".to_owned(), "/tmp".to_owned()),
         ],
         files: taken,
+        runs_microvms: false,
         deadline: DEADLINE,
     };
     let mut lines = Lines::default();

@@ -140,6 +140,7 @@ impl Guest {
             command,
             environment: variables.into(),
             files,
+            runs_microvms: false,
             deadline: VM_DEADLINE,
         }
     }
@@ -155,6 +156,7 @@ fn brings_back(workspace: &Workspace, kernel: Kernel) -> Counts {
             .into(),
         environment: Vec::new(),
         files: Vec::new(),
+        runs_microvms: false,
         deadline: VM_DEADLINE,
     };
     let mut said = (Vec::new(), Vec::new());

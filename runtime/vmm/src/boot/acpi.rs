@@ -109,8 +109,6 @@ fn madt() -> MADT {
 
 fn dsdt(described: &Described) -> Sdt {
     let mut body = Vec::new();
-    let off = Package::new(vec![&power::OFF]);
-    Name::new("_S5_".into(), &off).to_aml_bytes(&mut body);
     console(&mut body);
     for (nr, place) in described.virtio.iter().enumerate() {
         virtio(nr, *place, &mut body);
@@ -119,6 +117,10 @@ fn dsdt(described: &Described) -> Sdt {
     let scope = Scope::raw("_SB_".into(), body);
     let mut dsdt = Sdt::new(*b"DSDT", 36, 2, MAKER, TABLE, REVISION);
     dsdt.append_slice(&scope);
+    let mut off = Vec::new();
+    let kind = Package::new(vec![&power::OFF]);
+    Name::new("_S5_".into(), &kind).to_aml_bytes(&mut off);
+    dsdt.append_slice(&off);
     dsdt
 }
 
