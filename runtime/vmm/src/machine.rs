@@ -179,7 +179,7 @@ impl Machine {
 
     /// Its state; its memory is saved beside.
     pub fn save(&mut self, host: &Host) -> Result<MachineState, MachineError> {
-        let finished = self.vcpu.finish();
+        let finished = self.vcpu.finish(&mut self.memory_mapped, &mut self.ports);
         finished.map_err(|error| MachineError::Kvm("KVM_RUN, to end what was begun", error))?;
         let has_chips = self.interrupts == Interrupts::Pc;
         Ok(MachineState {

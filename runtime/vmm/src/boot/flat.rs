@@ -60,18 +60,18 @@ pub fn load(host: &Host, machine: &Machine, program: &mut File) -> Result<(), Fl
     if memory.size() < 2 * PROGRAM {
         return Err(FlatBootError::Memory(memory.size()));
     }
-    let guest = memory.guest();
-    let highest = Some(GuestAddress(PROGRAM));
-    let loaded = Elf::load(guest, None, program, highest)
+    let lowest = Some(GuestAddress(PROGRAM));
+    let loaded = Elf::load(memory.guest(), None, program, lowest)
         .map_err(|error| FlatBootError::Program(error.to_string()))?;
-    let tables = map(guest, memory.size())?;
-    set_up(
-        machine,
-        loaded.kernel_load.0,
-        tables,
-        host.extended_states() & VECTOR_STATES,
-    )
-    .map_err(|error| FlatBootError::Processor(error.into()))
+    begin_at(host, machine, loaded.kernel_load.0)
+}
+
+/// Puts the processor before the instruction at this address.
+pub fn begin_at(host: &Host, machine: &Machine, entry: u64) -> Result<(), FlatBootError> {
+    let memory = machine.memory();
+    let tables = map(memory.guest(), memory.size())?;
+    let states = host.extended_states() & VECTOR_STATES;
+    set_up(machine, entry, tables, states).map_err(|error| FlatBootError::Processor(error.into()))
 }
 
 /// All memory and the doorbell, each at its own address. Gives the address of the first table.

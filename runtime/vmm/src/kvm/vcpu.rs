@@ -72,21 +72,23 @@ impl Vcpu {
         }
     }
 
-    /// Lets the kernel end what the processor was doing when it stopped: the guest does not go on.
-    pub(crate) fn finish(&mut self) -> io::Result<()> {
+    /// Ends what the processor was doing when it stopped, which the kernel keeps until it is entered
+    /// again; the guest does not go on. One instruction can write more than once.
+    pub(crate) fn finish(&mut self, memory_mapped: &mut Bus, ports: &mut Bus) -> io::Result<()> {
+        /// More than any instruction does: its operand has 64 bytes, of which 8 are written at once.
+        const MOST: usize = 16;
         if !self.unfinished {
             return Ok(());
         }
         self.fd.set_kvm_immediate_exit(1);
-        let entered = self.fd.run().map(|_| ());
+        let last = (0..MOST)
+            .map(|_| self.step(memory_mapped, ports))
+            .find(|step| !matches!(step, Ok(Step::On | Step::Rang)));
         self.fd.set_kvm_immediate_exit(0);
-        match entered.map_err(io::Error::from) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
-                self.unfinished = false;
-                Ok(())
-            }
-            Err(error) => Err(error),
-            Ok(()) => Err(io::Error::other("the guest went on, though it was not to")),
+        match last {
+            Some(Ok(Step::Interrupted)) => Ok(()),
+            Some(Err(error)) => Err(error),
+            Some(Ok(_)) | None => Err(io::Error::other("the guest went on, though it was not to")),
         }
     }
 
