@@ -6,6 +6,7 @@
 //! - [`kvm`]: what is said to KVM.
 //! - [`machine`]: made, run, saved, restored.
 //! - [`memory`]: what a guest finds at all other addresses.
+//! - [`probe`]: what this host's KVM can do, tried.
 
 pub mod boot;
 pub mod device;
@@ -13,3 +14,4 @@ pub mod flat;
 pub mod kvm;
 pub mod machine;
 pub mod memory;
+pub mod probe;

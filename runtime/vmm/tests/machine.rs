@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use hearth_flat_guest::address::DOORBELL;
-use hearth_vmm::boot::flat;
+use hearth_vmm::boot::flat::{self, Level};
 use hearth_vmm::device::{Device, Effect};
 use hearth_vmm::kvm::{ClockPolicy, Host};
 use hearth_vmm::machine::{Interrupts, Machine, Stop};
 use hearth_vmm::memory::Memory;
+use hearth_vmm::probe::{Obstacle, probe};
 use vm_memory::{Bytes as _, GuestAddress};
 
 const MEMORY: u64 = 2 << 20;
@@ -54,7 +55,7 @@ fn what_the_processor_was_doing_when_it_was_saved_is_done_once() {
             .write_slice(&BYTES, GuestAddress(BYTES_AT))
             .unwrap();
         let mut machine = Machine::new(&host, memory, interrupts).unwrap();
-        flat::begin_at(&host, &machine, CODE).unwrap();
+        flat::begin_at(&host, &machine, CODE, Level::User).unwrap();
         let device = Arc::new(Mutex::new(Kept::default()));
         let plug = |machine: &mut Machine| {
             let device = Arc::clone(&device);
@@ -82,4 +83,14 @@ fn what_the_processor_was_doing_when_it_was_saved_is_done_once() {
         }
         assert_eq!(written(), [BYTES, BYTES].concat(), "{interrupts:?}");
     }
+}
+
+#[test]
+fn a_probe_tells_what_guests_run_here() {
+    let host = Host::open().expect("these tests take a KVM");
+    let probe = probe(&host);
+    // The flat guest does, as the tests of it show; not every KVM runs kernels natively.
+    assert!(probe.programs.is_ok(), "{probe:?}");
+    let emulates = matches!(probe.kernels, Err(Obstacle::Emulated { .. }));
+    assert!(emulates || probe.kernels.is_ok(), "{probe:?}");
 }

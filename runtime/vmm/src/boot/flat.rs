@@ -63,15 +63,30 @@ pub fn load(host: &Host, machine: &Machine, program: &mut File) -> Result<(), Fl
     let lowest = Some(GuestAddress(PROGRAM));
     let loaded = Elf::load(memory.guest(), None, program, lowest)
         .map_err(|error| FlatBootError::Program(error.to_string()))?;
-    begin_at(host, machine, loaded.kernel_load.0)
+    begin_at(host, machine, loaded.kernel_load.0, Level::User)
+}
+
+/// What the guest's code may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Level {
+    /// As a kernel: privilege level 0.
+    Kernel,
+    /// As a program: privilege level 3.
+    User,
 }
 
 /// Puts the processor before the instruction at this address.
-pub fn begin_at(host: &Host, machine: &Machine, entry: u64) -> Result<(), FlatBootError> {
+pub fn begin_at(
+    host: &Host,
+    machine: &Machine,
+    entry: u64,
+    level: Level,
+) -> Result<(), FlatBootError> {
     let memory = machine.memory();
     let tables = map(memory.guest(), memory.size())?;
     let states = host.extended_states() & VECTOR_STATES;
-    set_up(machine, entry, tables, states).map_err(|error| FlatBootError::Processor(error.into()))
+    set_up(machine, entry, level, tables, states)
+        .map_err(|error| FlatBootError::Processor(error.into()))
 }
 
 /// All memory and the doorbell, each at its own address. Gives the address of the first table.
@@ -107,12 +122,13 @@ fn map(memory: &GuestMemoryMmap, size: u64) -> Result<u64, vm_memory::GuestMemor
 fn set_up(
     machine: &Machine,
     entry: u64,
+    level: Level,
     tables: u64,
     states: u64,
 ) -> Result<(), kvm_ioctls::Error> {
     let vcpu = machine.processor();
     let mut sregs = vcpu.get_sregs()?;
-    long_mode(&mut sregs, tables);
+    long_mode(&mut sregs, level, tables);
     if states != 0 {
         sregs.cr4 |= EXTENDED_STATES;
     }
@@ -130,8 +146,8 @@ fn set_up(
     })
 }
 
-/// Paging, vector instructions, and a processor that is at privilege level 3 already.
-fn long_mode(sregs: &mut kvm_sregs, tables: u64) {
+/// Paging, vector instructions, and a processor that is at its privilege level already.
+fn long_mode(sregs: &mut kvm_sregs, level: Level, tables: u64) {
     const PROTECTED: u64 = 1 | 1 << 1 | 1 << 4 | 1 << 5;
     const WRITE_PROTECT: u64 = 1 << 16;
     const PAGING: u64 = 1 << 31;
@@ -142,21 +158,25 @@ fn long_mode(sregs: &mut kvm_sregs, tables: u64) {
     sregs.cr0 = PROTECTED | WRITE_PROTECT | PAGING;
     sregs.cr4 = PAE | VECTORS;
     sregs.efer = LONG_MODE;
+    let dpl = match level {
+        Level::Kernel => 0,
+        Level::User => 3,
+    };
     let data = kvm_segment {
         base: 0,
         limit: u32::MAX,
-        selector: 3 << 3 | 3,
+        selector: 3 << 3 | u16::from(dpl),
         // Data that can be written and was used.
         type_: 3,
         present: 1,
-        dpl: 3,
+        dpl,
         db: 1,
         s: 1,
         g: 1,
         ..Default::default()
     };
     sregs.cs = kvm_segment {
-        selector: 4 << 3 | 3,
+        selector: 4 << 3 | u16::from(dpl),
         // Code that can be read and was used.
         type_: 11,
         db: 0,
