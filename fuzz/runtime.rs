@@ -12,6 +12,7 @@ use hearth_runtime::pool::simulate::azure_2019::Beside;
 use hearth_runtime::pool::simulate::{Reading, Trace, azure_2021, recorded};
 use hearth_runtime::pool::{Fleet, Input};
 use hearth_runtime::rootfs::{self, Limits};
+use hearth_runtime::snapshot::{MAX_MANIFEST, MAX_STATE, Manifest};
 
 /// Any bytes are frames or an error, however they are cut; and what was read is written as it was.
 pub(crate) fn channel(data: &[u8]) {
@@ -117,6 +118,26 @@ pub(crate) fn layer(data: &[u8]) {
     assert_eq!(names, 2, "root and outside, nothing new");
     let content = std::fs::read_to_string(&outside).expect("the file");
     assert_eq!(content, "precious");
+}
+
+/// Any bytes are a manifest of a snapshot or are refused; what is one promises no more than may be
+/// read, has its memory in pieces that do not meet, and is written as it was read.
+pub(crate) fn manifest(data: &[u8]) {
+    let Ok(manifest) = Manifest::parse(data) else {
+        return;
+    };
+    assert!(data.len() as u64 <= MAX_MANIFEST && manifest.state.bytes <= MAX_STATE);
+    let (mut file, mut guest) = (0, 0);
+    for region in &manifest.regions {
+        assert_eq!(region.offset, file, "one after the other in the file");
+        assert!(region.guest >= guest, "and in the guest");
+        file += region.bytes;
+        guest = region.guest.checked_add(region.bytes).expect("an address");
+    }
+    assert_eq!(file, manifest.memory.bytes);
+    assert!(manifest.bytes() >= file);
+    let bytes = manifest.to_bytes().expect("what was read can be written");
+    assert_eq!(Manifest::parse(&bytes).expect("and read again"), manifest);
 }
 
 /// What is read of a trace at most.

@@ -8,6 +8,7 @@ mod oom;
 mod otlp;
 mod recorder;
 mod rule;
+mod snapshots;
 mod units;
 
 use std::collections::BTreeSet;
@@ -29,6 +30,7 @@ pub use oom::Oom;
 pub use otlp::{Compression, Endpoint, Otlp, Protocol, Secret, Signal, Spool};
 pub use recorder::Recorder;
 pub use rule::{Runtime, StartRule};
+pub use snapshots::Snapshots;
 pub use units::{Period, Share, Size};
 
 /// Where the configuration is looked for when none is named.
@@ -69,6 +71,8 @@ pub struct Config {
     pub functions: Functions,
     /// `[heal]`.
     pub heal: Heal,
+    /// `[snapshots]`.
+    pub snapshots: Snapshots,
     /// `[[start]]`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub start: Vec<StartRule>,
@@ -95,6 +99,7 @@ impl Default for Config {
             print: Print::default(),
             functions: Functions::default(),
             heal: Heal::default(),
+            snapshots: Snapshots::default(),
             start: Vec::new(),
         }
     }

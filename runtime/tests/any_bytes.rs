@@ -80,6 +80,59 @@ const RECORDS: [&str; 16] = [
     r#"{"at":AT,"input":"remove","function":"a"}"#,
 ];
 
+/// A manifest: its numbers and bytes are changed below.
+const MANIFEST: &str = r#"{"format":1,"key":{"function":"shop","version":7,"config":"DIGEST"},"generation":3,"kind":"template","created_unix_ms":1,"producer":"hearth 0.1.0","state_format":1,"cpu":{"vendor":"AuthenticAMD","features":{"00000001.ecx":15,"00000001.edx":4294967295}},"regions":[{"guest":0,"offset":0,"bytes":8192},{"guest":4294967296,"offset":8192,"bytes":4096}],"state":{"digest":"DIGEST","bytes":9},"memory":{"digest":"DIGEST","bytes":12288},"disk":{"digest":"DIGEST","bytes":1}}"#;
+
+/// What numbers are changed to.
+const NUMBERS: [&str; 12] = [
+    "0",
+    "1",
+    "4095",
+    "4096",
+    "8192",
+    "12288",
+    "65535",
+    "1099511627776",
+    "18446744073709547520",
+    "18446744073709551615",
+    "-1",
+    "1e9",
+];
+
+/// The manifest with some of its numbers and some of its bytes changed.
+fn manifest(numbers: &[(usize, usize)], damage: &[(usize, u8)]) -> Vec<u8> {
+    let digest = "0123456789abcdef".repeat(4);
+    let whole = MANIFEST.replace("DIGEST", &digest);
+    let mut parts: Vec<String> = Vec::new();
+    // Numbers stand between a colon and a comma or the end of an object.
+    for part in whole.split_inclusive([':', ',', '}']) {
+        parts.push(part.to_owned());
+    }
+    let mut places: Vec<usize> = Vec::new();
+    for (index, part) in parts.iter().enumerate() {
+        if part.starts_with(|first: char| first.is_ascii_digit()) {
+            places.push(index);
+        }
+    }
+    for (place, to) in numbers {
+        let part = &mut parts[places[place % places.len()]];
+        let end = part.trim_start_matches(|ch: char| ch.is_ascii_digit());
+        *part = format!("{}{end}", NUMBERS[to % NUMBERS.len()]);
+    }
+    let mut bytes = parts.concat().into_bytes();
+    for (at, to) in damage {
+        let at = at % bytes.len();
+        bytes[at] = *to;
+    }
+    bytes
+}
+
+#[test]
+fn the_manifest_that_is_changed_below_is_one() {
+    let bytes = manifest(&[], &[]);
+    hearth_runtime::snapshot::Manifest::parse(&bytes).expect("a manifest");
+}
+
 /// Frames of any heads, with some bytes changed.
 fn damaged(bodies: Vec<(String, Vec<u8>)>, damage: &[(usize, u8)]) -> Vec<u8> {
     let mut bytes = vec![7];
@@ -159,6 +212,19 @@ proptest! {
     #[test]
     fn any_bytes_are_a_journal(data in vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..1200)) {
         bodies::journal(&data);
+    }
+
+    #[test]
+    fn any_bytes_are_a_manifest_or_not(data in vec(any::<u8>(), 0..600)) {
+        bodies::manifest(&data);
+    }
+
+    #[test]
+    fn a_manifest_with_changes_is_one_or_not(
+        numbers in vec((any::<usize>(), any::<usize>()), 0..4),
+        damage in vec((any::<usize>(), any::<u8>()), 0..2),
+    ) {
+        bodies::manifest(&manifest(&numbers, &damage));
     }
 
     #[test]

@@ -21,6 +21,7 @@ mod samples;
 #[cfg(test)]
 mod schema;
 pub mod simulate;
+pub mod snapshot;
 pub mod terminal;
 pub mod trace;
 pub mod tracer;
@@ -65,6 +66,8 @@ pub enum Command {
     Oom(oom::Oom),
     /// Show what was decided about functions that failed, and what came of it.
     Heal(heal::Heal),
+    /// Show, verify and remove the snapshots that sandboxes are restored from.
+    Snapshot(snapshot::Command),
     /// Deploy functions, invoke them, and see what they do.
     #[command(name = "fn")]
     Functions(functions::Functions),
@@ -103,6 +106,7 @@ impl Cli {
             Command::Trace(trace) => return trace.run(),
             Command::Functions(functions) => return functions.run(),
             Command::Heal(heal) => return heal.run(),
+            Command::Snapshot(snapshot) => return snapshot.run(),
             Command::Locks(locks) => locks.run(),
             Command::CompareLocks(compare) => compare.run(),
             Command::Oom(oom) => oom.run(),

@@ -155,7 +155,8 @@ fn path<'de, A: MapAccess<'de>>(map: &mut A) -> Result<PathBuf, A::Error> {
     Ok(path.0)
 }
 
-struct Absolute(PathBuf);
+/// A path that means the same wherever it is read.
+pub(super) struct Absolute(pub(super) PathBuf);
 
 impl<'de> Deserialize<'de> for Absolute {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {

@@ -9,6 +9,7 @@ use super::error::SnapshotError;
 use super::file::{self, MEMORY};
 use super::folder::Folder;
 use super::id::Key;
+use super::manifest::Kind;
 use super::step::step;
 use super::store::{GONE, Lock, Snapshot, Store};
 
@@ -24,8 +25,8 @@ pub struct Collected {
 }
 
 impl Store {
-    /// Removes, of each key, all but the `keep` newest that can be restored, and what is in quarantine
-    /// but for the newest; all of a key that is not wanted any more. What somebody uses stays.
+    /// Removes, of each key, all but the `keep` newest templates and busy ones that can be restored, and
+    /// what cannot be, but for the newest; all of a key that is not wanted any more. What somebody uses stays.
     pub fn gc(
         &self,
         keep: usize,
@@ -74,7 +75,8 @@ impl Store {
         if stored.saturating_add(needs) <= most {
             return Ok(());
         }
-        let keep = self.bounds.generations.saturating_sub(1);
+        // Never the last one: that the new one takes its place is not certain yet.
+        let keep = self.bounds.generations.saturating_sub(1).max(1);
         let freed = self.collect(lock, key, keep)?.bytes;
         let stored = stored.saturating_sub(freed);
         if stored.saturating_add(needs) <= most {
@@ -103,20 +105,18 @@ impl Store {
         keep: Option<usize>,
     ) -> Result<Collected, SnapshotError> {
         let mut collected = Collected::default();
-        let (mut good, mut quarantined) = (0, 0);
+        let (mut templates, mut busy, mut others) = (0, 0, 0);
         for snapshot in self.of(key)? {
             if let Some(keep) = keep {
-                let stays = if self.is_good(&snapshot)? {
-                    good += 1;
-                    good <= keep
-                } else if self.is_used(&snapshot)? {
-                    false
-                } else {
+                let (count, most) = match self.good(&snapshot)? {
+                    Some(Kind::Template) => (&mut templates, keep),
+                    Some(Kind::Busy) => (&mut busy, keep),
+                    None if self.is_used(&snapshot)? => (&mut others, 0),
                     // Somebody may want to see what is wrong with it.
-                    quarantined += 1;
-                    quarantined <= 1
+                    None => (&mut others, 1),
                 };
-                if stays {
+                *count += 1;
+                if *count <= most {
                     continue;
                 }
             }

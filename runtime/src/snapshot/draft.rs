@@ -22,7 +22,7 @@ use crate::id::SandboxId;
 /// What the names of snapshots begin with that are being made.
 pub(super) const UNFINISHED: &str = ".new-";
 /// A process that is being started may have a copy of any descriptor until its first program runs.
-const TRIES: u32 = 40;
+const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// A snapshot that is being made. Dropped before it is published, nothing is left of it.

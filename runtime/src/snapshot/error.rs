@@ -237,6 +237,15 @@ impl SnapshotError {
             Self::Refused { refusal, .. } if refusal.remedy != Remedy::OtherHost => {
                 Some(&refusal.field)
             }
+            // What the medium or the file system has lost, not what the process lacks.
+            Self::Io { what, error, .. }
+                if [Errno::IO, Errno::UCLEAN, Errno::BADMSG]
+                    .map(Errno::raw_os_error)
+                    .map(Some)
+                    .contains(&error.raw_os_error()) =>
+            {
+                Some(what)
+            }
             _ => None,
         }
     }

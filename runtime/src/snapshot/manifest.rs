@@ -19,6 +19,8 @@ const MAX_LARGE: u64 = 1 << 40;
 const MAX_REGIONS: usize = 64;
 /// Bytes of the producer's name.
 const MAX_PRODUCER: usize = 64;
+/// The end of the year 9999: a later time has no text.
+const MAX_TIME: u64 = 253_402_300_799_999;
 /// What memory is made of.
 const PAGE: u64 = 4096;
 
@@ -164,6 +166,7 @@ impl Manifest {
     /// That no value is one that makes trouble for who believes it.
     fn check(&self) -> Result<(), ManifestError> {
         within("generation", self.generation.0, 1, u64::MAX)?;
+        within("created_unix_ms", self.created_unix_ms, 0, MAX_TIME)?;
         within("state.bytes", self.state.bytes, 1, MAX_STATE)?;
         within("memory.bytes", self.memory.bytes, PAGE, MAX_LARGE)?;
         if let Some(disk) = &self.disk {

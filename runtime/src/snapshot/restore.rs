@@ -59,7 +59,7 @@ impl Store {
         opened.map_err(|fault| fault.of(snapshot))
     }
 
-    /// Opens the newest one of `key` that can be restored here. What is refused on the way there is
+    /// Opens the newest template of `key` that can be restored here. What is refused on the way there is
     /// told, and noted so that it is not tried for ever. None where there is none: what is left is a
     /// start.
     pub fn restore_newest(
@@ -69,20 +69,33 @@ impl Store {
         refused: &mut dyn FnMut(&Snapshot, &SnapshotError),
     ) -> Result<Option<Opened>, SnapshotError> {
         for snapshot in self.of(key)? {
-            if !self.is_good(&snapshot)? {
-                continue;
-            }
-            match self.restore(&snapshot, host) {
-                Ok(opened) => return Ok(Some(opened)),
+            let opened = self.open_template(&snapshot, host);
+            match opened.map_err(|fault| fault.of(&snapshot)) {
+                Ok(Some(opened)) => return Ok(Some(opened)),
+                Ok(None) => {}
                 Err(error) => {
-                    if let Some(failure) = error.failure() {
-                        self.failed(&snapshot, failure)?;
-                    }
                     refused(&snapshot, &error);
+                    let noted = error.failure().map(|way| self.failed(&snapshot, way));
+                    // That it cannot be noted keeps nobody from the older one.
+                    if let Some(Err(error)) = noted {
+                        refused(&snapshot, &error);
+                    }
                 }
             }
         }
         Ok(None)
+    }
+
+    /// As [`restore`](Self::restore); none where it is not to be tried.
+    fn open_template(&self, snapshot: &Snapshot, host: &Host) -> Result<Option<Opened>, Fault> {
+        if self.failures(snapshot)?.quarantined.is_some() {
+            return Ok(None);
+        }
+        let held = self.hold(snapshot)?;
+        if held.manifest.kind == Kind::Busy {
+            return Ok(None);
+        }
+        Self::open_held(held, snapshot, host).map(Some)
     }
 
     fn open_for(&self, snapshot: &Snapshot, host: &Host) -> Result<Opened, Fault> {
@@ -91,6 +104,10 @@ impl Store {
             let found = format!("there, for its restores failed: {why}");
             return Err(Refusal::new("quarantine", found, "absent", Remedy::Older).into());
         }
+        Self::open_held(held, snapshot, host)
+    }
+
+    fn open_held(held: Held, snapshot: &Snapshot, host: &Host) -> Result<Opened, Fault> {
         let Held {
             folder,
             manifest,

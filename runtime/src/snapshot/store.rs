@@ -14,7 +14,7 @@ use super::error::SnapshotError;
 use super::file::{self, Fault, MANIFEST};
 use super::folder::Folder;
 use super::id::{Generation, Key, SnapshotId};
-use super::manifest::{MAX_MANIFEST, Manifest};
+use super::manifest::{Kind, MAX_MANIFEST, Manifest};
 use super::restore::USED;
 
 /// What the names of snapshots begin with that are being removed.
@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How much there may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
-    /// Generations of one key that can be restored; more than these are removed.
+    /// Templates of one key that can be restored, and as many busy ones; older ones are removed.
     pub generations: usize,
     /// Bytes on disk of all snapshots.
     pub bytes: u64,
@@ -117,10 +117,11 @@ impl Store {
         Ok(snapshots)
     }
 
-    /// The newest one of `key` that is good by all that is known: not in quarantine, and not used up.
+    /// The newest template of `key` that is good by all that is known without reading its large files.
+    /// Busy ones are for whoever knows what they were at work on.
     pub fn newest(&self, key: &Key) -> Result<Option<Snapshot>, SnapshotError> {
         for snapshot in self.of(key)? {
-            if self.is_good(&snapshot)? {
+            if self.good(&snapshot)? == Some(Kind::Template) {
                 return Ok(Some(snapshot));
             }
         }
@@ -157,8 +158,17 @@ impl Store {
         }
     }
 
-    pub(super) fn is_good(&self, snapshot: &Snapshot) -> Result<bool, SnapshotError> {
-        Ok(self.failures(snapshot)?.quarantined.is_none() && !self.is_used(snapshot)?)
+    /// Of what kind it is; none where it is in quarantine, used up or has another manifest than it was
+    /// published with.
+    pub(super) fn good(&self, snapshot: &Snapshot) -> Result<Option<Kind>, SnapshotError> {
+        if self.failures(snapshot)?.quarantined.is_some() || self.is_used(snapshot)? {
+            return Ok(None);
+        }
+        match self.manifest(snapshot) {
+            Ok(manifest) => Ok(Some(manifest.kind)),
+            Err(SnapshotError::Refused { .. } | SnapshotError::Gone(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     pub(super) fn keys(&self) -> Result<Vec<Key>, SnapshotError> {

@@ -170,3 +170,15 @@ fn check(opened: &Opened, salt: u8) {
 fn refusal(store: &Store, snapshot: &Snapshot) -> String {
     store.restore(snapshot, &host()).unwrap_err().to_string()
 }
+
+/// Removes what nobody uses any more. Other tests start processes, and these have copies of all
+/// descriptors until their program runs: that is waited for.
+fn removed(store: &Store, snapshot: &Snapshot) -> u64 {
+    for _ in 0..10_000 {
+        match store.remove(snapshot) {
+            Err(SnapshotError::InUse(_)) => std::thread::sleep(std::time::Duration::from_millis(1)),
+            other => return other.unwrap(),
+        }
+    }
+    panic!("somebody uses {snapshot:?}");
+}

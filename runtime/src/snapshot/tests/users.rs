@@ -40,7 +40,7 @@ fn what_is_mapped_stays_even_where_its_file_was_closed() {
     kept(&scene.store());
     // SAFETY: the mapping of above, of which nothing is used any more.
     unsafe { munmap(at, MEMORY_BYTES) }.unwrap();
-    assert!(store.remove(&snapshot).unwrap() > 0);
+    assert!(removed(&store, &snapshot) > 0);
     assert_eq!(scene.paths(), [""; 0]);
     let told = store.restore(&snapshot, &host()).unwrap_err();
     assert!(matches!(told, SnapshotError::Gone(_)), "{told}");
@@ -83,7 +83,7 @@ fn a_user_in_another_process_counts_until_it_is_gone() {
     ));
     child.kill().unwrap();
     child.wait().unwrap();
-    store.remove(&snapshot).unwrap();
+    removed(&store, &snapshot);
 }
 
 #[test]
