@@ -14,7 +14,7 @@ pub(crate) const SPAWNER: &str = "hearth-spawner";
 pub(crate) const INIT: &str = "hearth-init";
 
 /// What a microVM runs where there is no kernel that it can boot.
-const FLAT_GUEST: &str = "hearth-flat-guest";
+pub(crate) const FLAT_GUEST: &str = "hearth-flat-guest";
 
 /// Brings them up to date, beside the agent: there the spawner finds `hearth-init`.
 pub(crate) fn build(workspace: &Workspace, profile: Profile) -> Result<()> {

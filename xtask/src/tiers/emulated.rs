@@ -38,6 +38,9 @@ const WITH_FUNCTIONS: &[(&str, Kernel)] = &[
     ("spawner", Kernel::V6_12),
 ];
 
+/// Those of `hearth-vmm`, and the kernel that each runs on: their machines are in a machine, emulated.
+const WITH_MICROVMS: &[(&str, Kernel)] = &[("flat", Kernel::V6_12), ("machine", Kernel::V6_1)];
+
 /// Test programs of the agent that take root and run in the VM tiers too.
 const AS_ROOT_LADDER: &[&str] = &["oom_recorder"];
 
@@ -61,11 +64,18 @@ impl Guest {
     pub(super) fn build(workspace: &Workspace) -> Result<Self> {
         let mut built = super::executables(workspace, "hearth-tests")?;
         built.extend(super::executables(workspace, "hearth")?);
-        let tests = LADDER.iter().chain(AS_ROOT_LADDER).map(|&name| {
-            let executable = built.remove(name);
-            let executable = executable.with_context(|| format!("there is no test program {name}"));
-            Ok((name, executable?))
-        });
+        built.extend(super::executables(workspace, "hearth-vmm")?);
+        let microvms = WITH_MICROVMS.iter().map(|(name, _)| name);
+        let tests = LADDER
+            .iter()
+            .chain(AS_ROOT_LADDER)
+            .chain(microvms)
+            .map(|&name| {
+                let executable = built.remove(name);
+                let executable =
+                    executable.with_context(|| format!("there is no test program {name}"));
+                Ok((name, executable?))
+            });
         let tests = tests.collect::<Result<_>>()?;
         let programs = workspace.vm().join("programs");
         program::run(
@@ -88,7 +98,8 @@ impl Guest {
             counts += brings_back(workspace, kernel);
         }
         let runs_here = |name: &str| {
-            let of = WITH_FUNCTIONS.iter().find(|(with, _)| *with == name);
+            let mut some = WITH_FUNCTIONS.iter().chain(WITH_MICROVMS);
+            let of = some.find(|(with, _)| *with == name);
             of.is_none_or(|(_, on)| *on == kernel)
         };
         for (name, executable) in self.tests.iter().filter(|(name, _)| runs_here(name)) {
@@ -118,7 +129,7 @@ impl Guest {
             (executable.to_path_buf(), guest.into()),
             (self.programs.clone(), PROGRAMS.into()),
         ];
-        for name in [sandboxes::SPAWNER, sandboxes::INIT] {
+        for name in [sandboxes::SPAWNER, sandboxes::INIT, sandboxes::FLAT_GUEST] {
             let beside = Path::new(vm::AGENT).with_file_name(name);
             files.push((agent.with_file_name(name), beside));
         }
@@ -140,7 +151,7 @@ impl Guest {
             command,
             environment: variables.into(),
             files,
-            runs_microvms: false,
+            runs_microvms: WITH_MICROVMS.iter().any(|(with, _)| *with == name),
             deadline: VM_DEADLINE,
         }
     }
