@@ -150,31 +150,34 @@ impl Store {
         })
     }
 
-    /// Becomes one of its users. What is being removed is gone, whatever of it is still there.
+    /// Becomes one of its users.
     pub(super) fn hold(&self, snapshot: &Snapshot) -> Result<Held, Fault> {
         let (of_key, folder) = self.folder(snapshot)?;
-        let held = || {
-            let (memory, status) = file::open(&folder, MEMORY)?;
-            let is_ours =
-                file::use_it(&memory).map_err(|error| folder.failed("lock", MEMORY, error))?;
-            if !is_ours {
-                return Err(Fault::Gone);
-            }
-            let manifest = manifest(&folder, snapshot)?;
-            Ok((manifest, (memory, status)))
-        };
-        let held = held();
-        // Once it is locked nobody removes it; before that somebody may have.
-        if !of_key.has(&snapshot.directory(), &folder) {
+        hold(&of_key, folder, snapshot)
+    }
+}
+
+/// Becomes a user of what is in `folder`. What is being removed is gone, whatever of it is still there.
+pub(super) fn hold(of_key: &Folder, folder: Folder, snapshot: &Snapshot) -> Result<Held, Fault> {
+    let read = || {
+        let (memory, status) = file::open(&folder, MEMORY)?;
+        let is_ours = file::use_it(&memory);
+        if !is_ours.map_err(|error| folder.failed("lock", MEMORY, error))? {
             return Err(Fault::Gone);
         }
-        let (manifest, memory) = held?;
-        Ok(Held {
-            folder,
-            manifest,
-            memory,
-        })
+        Ok((manifest(&folder, snapshot)?, (memory, status)))
+    };
+    let read = read();
+    // Once it is locked nobody removes it; before that somebody may have.
+    if !of_key.has(&snapshot.directory(), &folder) {
+        return Err(Fault::Gone);
     }
+    let (manifest, memory) = read?;
+    Ok(Held {
+        folder,
+        manifest,
+        memory,
+    })
 }
 
 /// That a large file is what was published, as far as that shows without reading it.

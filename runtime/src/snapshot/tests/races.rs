@@ -54,6 +54,25 @@ fn restores_that_race_a_removal_get_all_of_it_or_nothing() {
 }
 
 #[test]
+fn who_has_come_as_far_as_the_directory_of_what_is_removed_is_told_that_it_is_gone() {
+    let scene = Scene::new();
+    let store = scene.store();
+    let snapshot = publish(&store, 1);
+    let (of_key, folder) = store.folder(&snapshot).unwrap();
+    store.remove(&snapshot).unwrap();
+    let held = restore::hold(&of_key, folder, &snapshot);
+    assert!(matches!(held, Err(file::Fault::Gone)), "{held:?}");
+    // Nor is another one in its place taken for it.
+    let snapshot = publish(&store, 2);
+    let (of_key, folder) = store.folder(&snapshot).unwrap();
+    let (path, aside) = (scene.file(&snapshot, "."), scene.folder.join("aside"));
+    fs::rename(path.parent().unwrap(), &aside).unwrap();
+    fs::create_dir(path.parent().unwrap()).unwrap();
+    let held = restore::hold(&of_key, folder, &snapshot);
+    assert!(matches!(held, Err(file::Fault::Gone)), "{held:?}");
+}
+
+#[test]
 fn publishers_and_readers_at_once_see_only_whole_ones() {
     let scene = Scene::new();
     let store = scene.store();
