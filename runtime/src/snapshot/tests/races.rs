@@ -65,9 +65,9 @@ fn who_has_come_as_far_as_the_directory_of_what_is_removed_is_told_that_it_is_go
     // Nor is another one in its place taken for it.
     let snapshot = publish(&store, 2);
     let (of_key, folder) = store.folder(&snapshot).unwrap();
-    let (path, aside) = (scene.file(&snapshot, "."), scene.folder.join("aside"));
-    fs::rename(path.parent().unwrap(), &aside).unwrap();
-    fs::create_dir(path.parent().unwrap()).unwrap();
+    let path = snapshot.path(&scene.directory());
+    fs::rename(&path, scene.folder.join("aside")).unwrap();
+    fs::create_dir(&path).unwrap();
     let held = restore::hold(&of_key, folder, &snapshot);
     assert!(matches!(held, Err(file::Fault::Gone)), "{held:?}");
 }
