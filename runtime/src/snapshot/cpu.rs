@@ -24,7 +24,7 @@ pub struct Cpu {
 impl Cpu {
     /// Whether what was saved on `self` can go on here: the same vendor, and each feature that the
     /// guest was shown.
-    pub(super) fn check(&self, here: &Self) -> Result<(), Refusal> {
+    pub fn check(&self, here: &Self) -> Result<(), Refusal> {
         let refused = |field: String, found: String, expected: String| Refusal {
             field,
             found,

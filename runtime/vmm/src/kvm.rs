@@ -5,10 +5,9 @@ mod host;
 mod state;
 mod vcpu;
 
-pub use cpuid::Missing;
 pub(crate) use cpuid::of_new as new_cpuid;
 pub use host::{Host, HostError};
-pub(crate) use state::tell;
 pub use state::{ClockPolicy, StateError, VcpuState, VmState};
+pub(crate) use state::{seen, tell};
 pub(crate) use vcpu::Vcpu;
 pub use vcpu::{Ended, Step};

@@ -5,6 +5,7 @@ mod alarm;
 use std::io;
 use std::time::Instant;
 
+use hearth_runtime::snapshot::Cpu;
 use kvm_bindings::{
     KVM_PIT_SPEAKER_DUMMY, kvm_cpuid_entry2, kvm_pit_config, kvm_userspace_memory_region,
 };
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::device::Bus;
 use crate::kvm::{
     ClockPolicy, Ended, Host, HostError, StateError, Step, Vcpu, VcpuState, VmState, new_cpuid,
-    tell,
+    seen, tell,
 };
 use crate::memory::{self, Memory, MemoryError};
 use alarm::Alarm;
@@ -73,6 +74,22 @@ pub struct MachineState {
     pub memory: u64,
     vcpu: VcpuState,
     vm: VmState,
+}
+
+impl MachineState {
+    /// What its guest was shown of the processor.
+    #[must_use]
+    pub fn cpu(&self) -> Cpu {
+        self.vcpu.cpu()
+    }
+}
+
+/// What a guest is shown of this host's processor.
+pub fn cpu_here(host: &Host) -> Result<Cpu, MachineError> {
+    /// The least that there can be.
+    const MEMORY: u64 = 4096;
+    let machine = Machine::new(host, Memory::fresh(MEMORY)?, Interrupts::None)?;
+    Ok(seen(machine.processor())?)
 }
 
 /// One virtual machine.

@@ -6,9 +6,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 
+use hearth_runtime::snapshot::{SnapshotError, write_memory};
 use rustix::fs::{MemfdFlags, SealFlags, SeekFrom};
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
@@ -45,6 +45,9 @@ pub enum MemoryError {
     /// A file to save it to is not empty.
     #[error("the file for the memory has {0} bytes already: it must be a new one")]
     NotNew(u64),
+    /// It cannot be written.
+    #[error(transparent)]
+    Save(#[from] SnapshotError),
     /// The kernel does not do it.
     #[error("{0}: {1}")]
     Kernel(&'static str, #[source] io::Error),
@@ -128,7 +131,7 @@ impl Memory {
                 let bytes = &mut bytes[..length];
                 self.read_from_file_offset(at, bytes)
                     .map_err(|error| MemoryError::Map(error.to_string()))?;
-                save_pages(to, at, bytes).map_err(written)?;
+                write_memory(to, at, bytes)?;
                 at += length as u64;
             }
         }
@@ -169,23 +172,6 @@ impl Memory {
         }
         Ok(())
     }
-}
-
-/// Writes the pages that are not all zeroes; neighbours at once.
-fn save_pages(to: &File, at: u64, bytes: &[u8]) -> io::Result<()> {
-    let is_zero = |page: &[u8]| page.iter().all(|byte| *byte == 0);
-    let mut offset = at;
-    let alike = |a: &[u8], b: &[u8]| is_zero(a) == is_zero(b);
-    let pages: Vec<&[u8]> = bytes.chunks(PAGE).collect();
-    for run in pages.chunk_by(|a, b| alike(a, b)) {
-        let length: usize = run.iter().map(|page| page.len()).sum();
-        if !run.first().is_some_and(|page| is_zero(page)) {
-            let start = usize::try_from(offset - at).unwrap_or(usize::MAX);
-            to.write_all_at(&bytes[start..start + length], offset)?;
-        }
-        offset += length as u64;
-    }
-    Ok(())
 }
 
 /// Where memory of such a size is: first address and bytes of each range.

@@ -8,7 +8,7 @@ use hearth_flat_guest::address::DOORBELL;
 use hearth_vmm::boot::flat::{self, Level};
 use hearth_vmm::device::{Device, Effect};
 use hearth_vmm::kvm::{ClockPolicy, Host};
-use hearth_vmm::machine::{Interrupts, Machine, Stop};
+use hearth_vmm::machine::{Interrupts, Machine, Stop, cpu_here};
 use hearth_vmm::memory::Memory;
 use hearth_vmm::probe::{Obstacle, probe};
 use vm_memory::{Bytes as _, GuestAddress};
@@ -93,4 +93,17 @@ fn a_probe_tells_what_guests_run_here() {
     assert!(probe.programs.is_ok(), "{probe:?}");
     let emulates = matches!(probe.kernels, Err(Obstacle::Emulated { .. }));
     assert!(emulates || probe.kernels.is_ok(), "{probe:?}");
+}
+
+#[test]
+fn what_a_guest_was_shown_of_the_processor_is_what_this_host_shows() {
+    let host = Host::open().expect("these tests take a KVM");
+    let here = cpu_here(&host).unwrap();
+    assert!(!here.features.is_empty(), "{here:?}");
+    let memory = Memory::fresh(MEMORY).unwrap();
+    let mut machine = Machine::new(&host, memory, Interrupts::None).unwrap();
+    flat::begin_at(&host, &machine, CODE, Level::User).unwrap();
+    let state = machine.save(&host).unwrap();
+    assert_eq!(state.cpu(), here);
+    assert!(state.cpu().check(&here).is_ok());
 }

@@ -1,7 +1,8 @@
-//! What a virtual processor is told to be, and whether a host can be that.
+//! What a virtual processor is told to be, and what it is then.
 
-use std::fmt;
+use std::collections::BTreeMap;
 
+use hearth_runtime::snapshot::Cpu;
 use kvm_bindings::{KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
 
 /// Leaves whose bits are features, by register; what is not named there is sizes and names.
@@ -21,49 +22,6 @@ const REGISTERS: [&str; 4] = ["eax", "ebx", "ecx", "edx"];
 /// switched something on, and that there is a hypervisor.
 const NOT_THE_HOSTS: u32 = 1 << 27 | 1 << 31;
 
-/// What a processor had that this host's has not.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Missing {
-    /// Another maker.
-    Vendor {
-        /// That of the processor.
-        wanted: [u8; 12],
-        /// That of this host's.
-        found: [u8; 12],
-    },
-    /// Features.
-    Features {
-        /// Of CPUID.
-        leaf: u32,
-        /// Its part.
-        index: u32,
-        /// As it is called.
-        register: &'static str,
-        /// Those that are missing.
-        bits: u32,
-    },
-}
-
-impl fmt::Display for Missing {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Vendor { wanted, found } => {
-                let text = |bytes: &[u8; 12]| bytes.escape_ascii().to_string();
-                write!(f, "vendor {}, and here it is {}", text(wanted), text(found))
-            }
-            Self::Features {
-                leaf,
-                index,
-                register,
-                bits,
-            } => write!(
-                f,
-                "features {bits:#010x} of CPUID {leaf:#x}.{index} {register}, which this host lacks"
-            ),
-        }
-    }
-}
-
 /// What the only processor of a machine is told: all that the host can do.
 pub(crate) fn of_new(host: &[kvm_cpuid_entry2]) -> Vec<kvm_cpuid_entry2> {
     const APIC_ID: u32 = 0xff << 24;
@@ -80,32 +38,23 @@ pub(crate) fn of_new(host: &[kvm_cpuid_entry2]) -> Vec<kvm_cpuid_entry2> {
     all
 }
 
-/// The first thing of a processor that this host's cannot do.
-pub(crate) fn missing(wanted: &[kvm_cpuid_entry2], host: &[kvm_cpuid_entry2]) -> Option<Missing> {
-    let makers = (vendor(wanted), vendor(host));
-    if makers.0 != makers.1 {
-        let (wanted, found) = makers;
-        return Some(Missing::Vendor { wanted, found });
+/// Vendor and features.
+pub(crate) fn cpu(all: &[kvm_cpuid_entry2]) -> Cpu {
+    let mut features = BTreeMap::new();
+    for (leaf, index, are_features) in FEATURES {
+        let mut words = registers(all, leaf, index);
+        if leaf == 1 {
+            words[2] &= !NOT_THE_HOSTS;
+        }
+        for which in 0..REGISTERS.len() {
+            if are_features[which] && words[which] != 0 {
+                let name = format!("{leaf:08x}.{index}.{}", REGISTERS[which]);
+                features.insert(name, words[which]);
+            }
+        }
     }
-    FEATURES.iter().find_map(|&(leaf, index, are_features)| {
-        let wanted = registers(wanted, leaf, index);
-        let found = registers(host, leaf, index);
-        (0..REGISTERS.len())
-            .filter(|&which| are_features[which])
-            .find_map(|which| {
-                let mut bits = wanted[which] & !found[which];
-                if leaf == 1 && which == 2 {
-                    bits &= !NOT_THE_HOSTS;
-                }
-                let register = REGISTERS[which];
-                (bits != 0).then_some(Missing::Features {
-                    leaf,
-                    index,
-                    register,
-                    bits,
-                })
-            })
-    })
+    let vendor = vendor(all).escape_ascii().to_string();
+    Cpu { vendor, features }
 }
 
 fn vendor(all: &[kvm_cpuid_entry2]) -> [u8; 12] {
@@ -163,32 +112,21 @@ mod tests {
     }
 
     #[test]
-    fn a_host_with_more_features_will_do_and_one_with_fewer_is_told_by_them() {
-        let (few, many) = (
-            processor(b"AuthenticAMD", 0x20),
-            processor(b"AuthenticAMD", 0x10020),
-        );
-        assert_eq!(missing(&few, &many), None);
-        let found = missing(&many, &few);
-        let bits = Missing::Features {
-            leaf: 7,
-            index: 0,
-            register: "ebx",
-            bits: 0x10000,
-        };
-        assert_eq!(found, Some(bits));
-        let intel = processor(b"GenuineIntel", 0x20);
-        let told = missing(&few, &intel).map(|missing| missing.to_string());
-        assert_eq!(
-            told.as_deref(),
-            Some("vendor AuthenticAMD, and here it is GenuineIntel")
-        );
+    fn a_host_with_fewer_features_is_told_by_them_and_what_a_kernel_switches_on_is_none() {
+        let few = cpu(&processor(b"AuthenticAMD", 0x20));
+        let many = cpu(&processor(b"AuthenticAMD", 0x1_0020));
+        assert_eq!(few.vendor, "AuthenticAMD");
+        assert_eq!(few.features.get("00000001.0.ecx"), Some(&1));
+        assert!(few.check(&many).is_ok());
+        let told = many.check(&few).map_err(|refusal| refusal.field);
+        assert_eq!(told, Err("cpu.features.00000007.0.ebx".to_owned()));
+        let other = cpu(&processor(b"GenuineIntel", 0x20));
+        assert!(few.check(&other).is_err());
     }
 
     #[test]
     fn a_processor_is_the_first_of_one_whatever_it_was_asked_on() {
         let new = of_new(&processor(b"AuthenticAMD", 0));
         assert_eq!(registers(&new, 1, 0)[1], 0x0001_0800);
-        assert_eq!(missing(&new, &processor(b"AuthenticAMD", 0)), None);
     }
 }

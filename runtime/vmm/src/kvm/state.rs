@@ -2,6 +2,7 @@
 
 use std::io;
 
+use hearth_runtime::snapshot::{Cpu, Refusal};
 use kvm_bindings::{
     CpuId, KVM_CLOCK_REALTIME, KVM_IRQCHIP_IOAPIC, KVM_IRQCHIP_PIC_MASTER, KVM_IRQCHIP_PIC_SLAVE,
     KVM_MAX_CPUID_ENTRIES, Msrs, kvm_clock_data, kvm_cpuid_entry2, kvm_debugregs, kvm_irqchip,
@@ -21,8 +22,8 @@ pub enum StateError {
     #[error("{0}: {1}")]
     Kvm(&'static str, #[source] io::Error),
     /// It is of another processor than this host has.
-    #[error("the processor that was saved has {0}")]
-    Processor(super::Missing),
+    #[error("the processor that was saved: {0}")]
+    Processor(Refusal),
     /// A register that this host does not have, or not with such a value.
     #[error(
         "model-specific register {index:#x}: this host's KVM refuses {value:#x}, which is not what a \
@@ -114,7 +115,7 @@ impl VcpuState {
         Ok(Self {
             mp_state,
             told: told.to_vec(),
-            cpuid: seen(vcpu)?,
+            cpuid: asked(vcpu)?,
             regs: kvm("KVM_GET_REGS", vcpu.get_regs())?,
             sregs: kvm("KVM_GET_SREGS", vcpu.get_sregs())?,
             // No guest is given states that are larger: they are to be asked for.
@@ -132,9 +133,8 @@ impl VcpuState {
     /// Into a new processor.
     pub(crate) fn restore(&self, vcpu: &VcpuFd) -> Result<(), StateError> {
         tell(vcpu, &self.told)?;
-        if let Some(missing) = cpuid::missing(&self.cpuid, &seen(vcpu)?) {
-            return Err(StateError::Processor(missing));
-        }
+        let here = seen(vcpu)?;
+        self.cpu().check(&here).map_err(StateError::Processor)?;
         self.restore_frequency(vcpu)?;
         kvm("KVM_SET_MP_STATE", vcpu.set_mp_state(self.mp_state))?;
         kvm("KVM_SET_REGS", vcpu.set_regs(&self.regs))?;
@@ -158,6 +158,11 @@ impl VcpuState {
         }
         let set = vcpu.set_tsc_khz(wanted);
         set.map_err(|_| StateError::Frequency { wanted, found })
+    }
+
+    /// What its guest was shown.
+    pub(crate) fn cpu(&self) -> Cpu {
+        cpuid::cpu(&self.cpuid)
     }
 
     /// What the processor was told to be.
@@ -230,7 +235,12 @@ pub(crate) fn tell(vcpu: &VcpuFd, cpuid: &[kvm_cpuid_entry2]) -> Result<(), Stat
     kvm("KVM_SET_CPUID2", vcpu.set_cpuid2(&told))
 }
 
-fn seen(vcpu: &VcpuFd) -> Result<Vec<kvm_cpuid_entry2>, StateError> {
+/// What a processor that was told is to its guest.
+pub(crate) fn seen(vcpu: &VcpuFd) -> Result<Cpu, StateError> {
+    Ok(cpuid::cpu(&asked(vcpu)?))
+}
+
+fn asked(vcpu: &VcpuFd) -> Result<Vec<kvm_cpuid_entry2>, StateError> {
     let cpuid = kvm("KVM_GET_CPUID2", vcpu.get_cpuid2(KVM_MAX_CPUID_ENTRIES))?;
     Ok(cpuid.as_slice().to_vec())
 }
