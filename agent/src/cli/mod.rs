@@ -67,6 +67,7 @@ pub enum Command {
     /// Show what was decided about functions that failed, and what came of it.
     Heal(heal::Heal),
     /// Show, verify and remove the snapshots that sandboxes are restored from.
+    #[command(long_about = snapshot::HELP)]
     Snapshot(snapshot::Command),
     /// Deploy functions, invoke them, and see what they do.
     #[command(name = "fn")]

@@ -22,28 +22,29 @@ use crate::observe::oom::sentence::size;
 use view::View;
 use which::Which;
 
-/// Show, verify and remove the snapshots that sandboxes are restored from.
-///
-/// A snapshot is the memory, the processor and the devices of a microVM, saved once and restored many
-/// times. It never changes after it was published: its id is the digest of its manifest, which has the
-/// digests of all else. Of each function, version and configuration the newest generations are kept
-/// (snapshots.generations). A restore checks the manifest, the state and that the large files are the
-/// very ones that were published; it has no time to read those. `verify` reads them.
-///
-/// An ID may be shortened as long as it is the only one. Run it as the user that runs hearth: a
-/// snapshot holds all that the function had in memory, secrets too.
+/// What `hearth snapshot --help` says.
+pub(super) const HELP: &str = "\
+Show, verify and remove the snapshots that sandboxes are restored from.
+
+A snapshot is the memory, the processor and the devices of a microVM, saved once and restored many
+times. It never changes after it was published: its id is the digest of its manifest, which has the
+digests of all else. Of each function, version and configuration the newest generations are kept
+(snapshots.generations). A restore checks the manifest, the state and that the large files are the
+very ones that were published; it has no time to read those. `verify` reads them.
+
+An ID may be shortened as long as it is the only one. Run it as the user that runs hearth: a
+snapshot holds all that the function had in memory, secrets too.";
+
+/// The snapshots that sandboxes are restored from.
 #[derive(Debug, Args)]
-#[command(
-    verbatim_doc_comment,
-    after_help = "\
+#[command(after_help = "\
 Examples:
   hearth snapshot list                        what there is, and whether it can be restored
   hearth snapshot list --json | jq -r 'select(.status == \"quarantined\") | .id'
   hearth snapshot inspect 3f2a                where one can be restored, and why its restores failed
   hearth snapshot verify --all                read all of them; exits with 1 if one is damaged
-  hearth snapshot verify --reseal 3f2a        one that was copied here: read it, and use it from now on
-  hearth snapshot gc --keep 1                 only the newest generation of each"
-)]
+  hearth snapshot verify --reseal 3f2a        one that was copied here: read it, and use it
+  hearth snapshot gc --keep 1                 only the newest generation of each")]
 pub struct Command {
     #[command(subcommand)]
     action: Action,
