@@ -237,7 +237,7 @@ impl Flat {
         self.is_busy = true;
         match self.machine.run(deadline)? {
             Stop::Rang => self.is_busy = false,
-            Stop::Deadline => return Err(FlatError::Deadline),
+            Stop::Deadline | Stop::Asked => return Err(FlatError::Deadline),
             Stop::Ended(how) => return Err(FlatError::Ended(how)),
         }
         let bytes = FROM_GUEST.take(self.machine.memory().guest())?;

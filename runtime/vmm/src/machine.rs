@@ -1,6 +1,7 @@
 //! A machine with one processor: made, run until it stops, saved, restored.
 
 mod alarm;
+mod stopper;
 
 use std::io;
 use std::time::Instant;
@@ -19,6 +20,7 @@ use crate::kvm::{
 };
 use crate::memory::{self, Memory, MemoryError};
 use alarm::Alarm;
+pub use stopper::Stopper;
 
 /// Three pages that KVM takes on Intel's processors, where no memory and no device is.
 const TSS: usize = 0xfffb_d000;
@@ -53,6 +55,8 @@ pub enum Stop {
     Rang,
     /// The time is over; the guest can go on.
     Deadline,
+    /// A [`Stopper`] asked for it; the guest can go on.
+    Asked,
     /// The guest is over.
     Ended(Ended),
 }
@@ -103,6 +107,7 @@ pub struct Machine {
     memory: Memory,
     memory_mapped: Bus,
     ports: Bus,
+    stopper: Stopper,
 }
 
 impl Machine {
@@ -177,13 +182,18 @@ impl Machine {
             memory,
             memory_mapped: Bus::default(),
             ports: Bus::default(),
+            stopper: Stopper::default(),
         })
     }
 
     /// Runs it until it stops.
     pub fn run(&mut self, deadline: Instant) -> Result<Stop, MachineError> {
         let alarm = Alarm::at(deadline).map_err(|error| MachineError::Kvm("its alarm", error))?;
+        let _running = self.stopper.runs();
         loop {
+            if self.stopper.is_asked() {
+                return Ok(Stop::Asked);
+            }
             let step = self.vcpu.step(&mut self.memory_mapped, &mut self.ports);
             match step.map_err(|error| MachineError::Kvm("KVM_RUN", error))? {
                 Step::Rang => return Ok(Stop::Rang),
@@ -204,6 +214,12 @@ impl Machine {
             vcpu: VcpuState::save(self.processor(), &self.told, host, has_chips)?,
             vm: VmState::save(&self.vm, has_chips)?,
         })
+    }
+
+    /// What stops it from another thread.
+    #[must_use]
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
     }
 
     /// Its memory.

@@ -99,7 +99,7 @@ fn speed(host: &Host, level: Level) -> Result<u64, Obstacle> {
     let begin = Instant::now();
     match machine.run(begin + PATIENCE)? {
         Stop::Rang => {}
-        Stop::Deadline => return Err(Obstacle::Hangs),
+        Stop::Deadline | Stop::Asked => return Err(Obstacle::Hangs),
         Stop::Ended(how) => return Err(Obstacle::Ended(how)),
     }
     let nanoseconds = begin.elapsed().as_nanos().max(1);

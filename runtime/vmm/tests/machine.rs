@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::{Arc, Mutex};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use hearth_flat_guest::address::DOORBELL;
@@ -93,6 +94,29 @@ fn a_probe_tells_what_guests_run_here() {
     assert!(probe.programs.is_ok(), "{probe:?}");
     let emulates = matches!(probe.kernels, Err(Obstacle::Emulated { .. }));
     assert!(emulates || probe.kernels.is_ok(), "{probe:?}");
+}
+
+#[test]
+fn a_machine_is_stopped_from_another_thread_and_goes_on() {
+    let host = Host::open().expect("these tests take a KVM");
+    let memory = Memory::fresh(MEMORY).unwrap();
+    // `jmp` to itself.
+    memory
+        .guest()
+        .write_slice(&[0xeb, 0xfe], GuestAddress(CODE))
+        .unwrap();
+    let mut machine = Machine::new(&host, memory, Interrupts::None).unwrap();
+    flat::begin_at(&host, &machine, CODE, Level::User).unwrap();
+    let stopper = machine.stopper();
+    thread::scope(|scope| {
+        for _ in 0..20 {
+            let asked = scope.spawn(|| stopper.stop());
+            assert_eq!(machine.run(soon()).unwrap(), Stop::Asked);
+            asked.join().unwrap().unwrap();
+        }
+    });
+    let short = Instant::now() + Duration::from_millis(1);
+    assert_eq!(machine.run(short).unwrap(), Stop::Deadline);
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Drop for Alarm {
 }
 
 /// The signal, which is taken from the first time on that somebody asks.
-fn signal() -> io::Result<libc::c_int> {
+pub(super) fn signal() -> io::Result<libc::c_int> {
     static TAKEN: OnceLock<Result<libc::c_int, i32>> = OnceLock::new();
     extern "C" fn nothing(_: libc::c_int) {}
     let taken = TAKEN.get_or_init(|| {
