@@ -25,25 +25,29 @@ pub(super) const UNFINISHED: &str = ".new-";
 const TRIES: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(5);
 
-/// A snapshot that is being made. Dropped before it is published, nothing is left of it.
+/// A snapshot that is being made: empty files, to be filled. Dropped before it is published, nothing is
+/// left of it.
 #[derive(Debug)]
 pub struct Draft {
+    /// The guest's memory. [`write_memory`](super::write_memory) leaves out what is zero.
+    pub memory: File,
+    /// The processor's and the devices' state.
+    pub state: File,
+    /// The guest's writable layer, where it has one.
+    pub disk: Option<File>,
+    place: Place,
+}
+
+/// Where one is made.
+#[derive(Debug)]
+struct Place {
     store: Store,
     key: Key,
     name: String,
     /// Locked for as long as we live, so that nobody takes it for a leftover.
     folder: Folder,
-    files: Option<Files>,
-    /// It has its place, or what is left of it was removed.
-    is_done: bool,
-}
-
-/// What is written of one.
-#[derive(Debug)]
-struct Files {
-    memory: File,
-    state: File,
-    disk: Option<File>,
+    /// It has got its name.
+    is_published: bool,
 }
 
 /// What its maker knows of a snapshot.
@@ -76,51 +80,47 @@ impl Store {
         flock(folder.fd(), FlockOperation::NonBlockingLockExclusive)
             .map_err(|error| self.root.failed("lock", &name, error))?;
         drop(lock);
-        let mut draft = Draft {
+        let place = Place {
             store: self.clone(),
             key: key.clone(),
             name,
             folder,
-            files: None,
-            is_done: false,
+            is_published: false,
         };
         step();
-        let files = Files {
-            memory: draft.folder.new_file(MEMORY)?,
-            state: draft.folder.new_file(STATE)?,
-            disk: has_disk.then(|| draft.folder.new_file(DISK)).transpose()?,
-        };
-        draft.files = Some(files);
-        Ok(draft)
+        Ok(Draft {
+            memory: place.folder.new_file(MEMORY)?,
+            state: place.folder.new_file(STATE)?,
+            disk: has_disk.then(|| place.folder.new_file(DISK)).transpose()?,
+            place,
+        })
     }
 }
 
 impl Draft {
-    /// The file of the guest's memory. [`write_memory`](super::write_memory) leaves out what is zero.
-    #[must_use]
-    pub fn memory(&self) -> Option<&File> {
-        self.files.as_ref().map(|files| &files.memory)
-    }
-
-    /// The file of the processor's and the devices' state.
-    #[must_use]
-    pub fn state(&self) -> Option<&File> {
-        self.files.as_ref().map(|files| &files.state)
-    }
-
-    /// The file of the guest's writable layer, where it has one.
-    #[must_use]
-    pub fn disk(&self) -> Option<&File> {
-        self.files.as_ref()?.disk.as_ref()
-    }
-
     /// Publishes it as the newest generation of its key. Whoever else has one of its files open for
     /// writing must have closed it. Older generations go, as far as nobody uses them.
-    pub fn publish(mut self, description: Description) -> Result<Snapshot, SnapshotError> {
-        let has_disk = self.disk().is_some();
+    pub fn publish(self, description: Description) -> Result<Snapshot, SnapshotError> {
+        let Self {
+            memory,
+            state,
+            disk,
+            place,
+        } = self;
+        let has_disk = disk.is_some();
         // Our own right to write to them goes first.
-        self.files = None;
+        drop((memory, state, disk));
         step();
+        place.publish(has_disk, description)
+    }
+}
+
+impl Place {
+    fn publish(
+        mut self,
+        has_disk: bool,
+        description: Description,
+    ) -> Result<Snapshot, SnapshotError> {
         let (memory, memory_record) = self.seal(MEMORY)?;
         let (state, _) = self.seal(STATE)?;
         let disk = has_disk.then(|| self.seal(DISK)).transpose()?;
@@ -187,7 +187,7 @@ impl Draft {
         let of_key = root.inner(&of_key).map_err(|fault| fault.of(snapshot))?;
         step();
         root.rename(&self.name, &of_key, &snapshot.directory())?;
-        self.is_done = true;
+        self.is_published = true;
         step();
         of_key.sync()?;
         root.sync()
@@ -223,9 +223,9 @@ impl Draft {
     }
 }
 
-impl Drop for Draft {
+impl Drop for Place {
     fn drop(&mut self) {
-        if !self.is_done {
+        if !self.is_published {
             // What is left goes at the next start.
             let _ = self.store.root.destroy(&self.name);
         }

@@ -141,13 +141,12 @@ impl Remedy {
                  says whether its content is right, `hearth snapshot rm {id}` removes it"
             ),
             Self::OtherHost => {
-                ": it can only be restored on a host like the one where it was taken; it is taken \
-                 anew here after the next start"
+                ": only a host that has this can restore it; here a cold start takes its place"
                     .to_owned()
             }
             Self::OtherVersion => format!(
-                ": another version of hearth made it; it is taken anew after the next start, \
-                 `hearth snapshot rm {id}` removes this one"
+                ": another version of hearth made it; a cold start takes its place, `hearth snapshot \
+                 rm {id}` removes it"
             ),
             Self::Once => format!(
                 ": it was taken of a sandbox at work, which must not go on twice; `hearth snapshot rm \

@@ -40,8 +40,8 @@ impl Scene {
             config: Digest::of(b"configuration"),
         };
         let draft = self.store.begin(&key, false).unwrap();
-        write_memory(draft.memory().unwrap(), 0, &[7; 8192]).unwrap();
-        draft.state().unwrap().write_all_at(b"state", 0).unwrap();
+        write_memory(&draft.memory, 0, &[7; 8192]).unwrap();
+        draft.state.write_all_at(b"state", 0).unwrap();
         let description = Description {
             kind,
             producer: "hearth 0.1.0".to_owned(),

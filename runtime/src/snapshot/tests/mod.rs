@@ -135,13 +135,14 @@ fn state(salt: u8) -> Vec<u8> {
 
 fn draft(store: &Store, salt: u8) -> Draft {
     let draft = store.begin(&key(), true).unwrap();
-    write_memory(draft.memory().unwrap(), 0, &memory(salt)).unwrap();
+    write_memory(&draft.memory, 0, &memory(salt)).unwrap();
+    draft.state.write_all_at(&state(salt), 0).unwrap();
     draft
-        .state()
+        .disk
+        .as_ref()
         .unwrap()
-        .write_all_at(&state(salt), 0)
+        .write_all_at(b"disk", 0)
         .unwrap();
-    draft.disk().unwrap().write_all_at(b"disk", 0).unwrap();
     draft
 }
 

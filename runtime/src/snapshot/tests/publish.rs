@@ -47,8 +47,8 @@ fn generations_count_for_each_key_and_old_ones_go() {
         ..key()
     };
     let draft = store.begin(&other, false).unwrap();
-    write_memory(draft.memory().unwrap(), 0, &memory(9)).unwrap();
-    draft.state().unwrap().write_all_at(b"s", 0).unwrap();
+    write_memory(&draft.memory, 0, &memory(9)).unwrap();
+    draft.state.write_all_at(b"s", 0).unwrap();
     let first = draft.publish(description(Kind::Template)).unwrap();
     assert_eq!(first.generation, Generation(1));
     let opened = store.restore(&first, &host()).unwrap();
@@ -71,11 +71,11 @@ fn what_somebody_can_still_write_to_is_not_published() {
     for name in ["memory", "state", "disk"] {
         let draft = draft(&store, 1);
         let writer = match name {
-            "memory" => draft.memory(),
-            "state" => draft.state(),
-            _ => draft.disk(),
+            "memory" => &draft.memory,
+            "state" => &draft.state,
+            _ => draft.disk.as_ref().unwrap(),
         };
-        let writer = writer.unwrap().try_clone().unwrap();
+        let writer = writer.try_clone().unwrap();
         let told = draft.publish(description(Kind::Template)).unwrap_err();
         assert!(
             told.to_string().contains(&format!("{name} for writing")),
@@ -182,7 +182,7 @@ fn a_full_disk_is_told_and_leaves_nothing() {
         let store = full.store();
         let full_memory = vec![7; MEMORY_BYTES];
         let draft = store.begin(&key(), false).unwrap();
-        let told = write_memory(draft.memory().unwrap(), 0, &full_memory).unwrap_err();
+        let told = write_memory(&draft.memory, 0, &full_memory).unwrap_err();
         let text = told.to_string();
         assert!(
             text.contains("no room for") && text.contains("262144 bytes are needed"),
