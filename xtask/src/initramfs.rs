@@ -52,6 +52,18 @@ impl Initramfs {
         Ok(())
     }
 
+    /// Puts busybox there, by the names of all that it can do.
+    pub(crate) fn add_busybox(&mut self) -> Result<()> {
+        const BUSYBOX: &str = "/bin/busybox";
+        self.add(Path::new(BUSYBOX), Path::new(BUSYBOX))?;
+        for applet in program::output(program::clean(BUSYBOX).arg("--list"))?.lines() {
+            if applet != "busybox" {
+                self.add_link(&format!("/bin/{applet}"), BUSYBOX)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts these bytes at this place.
     pub(crate) fn add_bytes(&mut self, guest: &str, bytes: Vec<u8>) -> Result<()> {
         self.place(Path::new(guest), Content::Bytes(bytes))

@@ -6,6 +6,7 @@ mod bpf;
 mod dashboards;
 mod debian;
 mod demo;
+mod guest_image;
 mod initramfs;
 mod kernels;
 mod layers;

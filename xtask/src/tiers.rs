@@ -57,6 +57,8 @@ const AS_ROOT: &[&str] = &["cri", "exits", "oom_recorder"];
 const FUZZ: &str = "any_marks";
 /// The test program of the runtime that is all of the fuzz tier.
 const FUZZ_OF_RUNTIME: &str = "any_bytes";
+/// The test program of the VMM that takes a KVM which boots Linux: the VM tiers have one.
+const LINUX_OF_VMM: &str = "linux";
 
 /// How many tests of a tier are run a second time: more failures than this have one cause.
 const SECOND_RUNS: usize = 3;
@@ -356,7 +358,11 @@ fn test_programs(
 fn programs_of(package: &str, workspace: &Workspace, only: &[&str]) -> Result<Counts> {
     let names = executables(workspace, package)?;
     let mut what = vec!["--package", package];
-    for name in names.keys().filter(|name| **name != FUZZ_OF_RUNTIME) {
+    let elsewhere = [FUZZ_OF_RUNTIME, LINUX_OF_VMM];
+    for name in names
+        .keys()
+        .filter(|name| !elsewhere.contains(&name.as_str()))
+    {
         what.extend(["--test", name]);
     }
     cargo_test(workspace, &what, only)

@@ -16,8 +16,8 @@ use hearth_vm_init::{COMMAND, ENVIRONMENT, Frame, MODULES};
 use crate::agent::Profile;
 use crate::initramfs::Initramfs;
 use crate::kernels::Kernel;
+use crate::sandboxes;
 use crate::workspace::Workspace;
-use crate::{program, sandboxes};
 
 /// Where the agent is in the VM.
 pub(crate) const AGENT: &str = "/usr/bin/hearth";
@@ -174,12 +174,7 @@ pub(crate) fn to_terminal(bytes: &[u8], stream: Stream) -> io::Result<()> {
 fn pack(workspace: &Workspace, init: &Path, job: &Job) -> Result<Initramfs> {
     let mut initramfs = Initramfs::default();
     initramfs.add(init, Path::new("/init"))?;
-    initramfs.add(Path::new("/bin/busybox"), Path::new("/bin/busybox"))?;
-    for applet in program::output(program::clean("/bin/busybox").arg("--list"))?.lines() {
-        if applet != "busybox" {
-            initramfs.add_link(&format!("/bin/{applet}"), "/bin/busybox")?;
-        }
-    }
+    initramfs.add_busybox()?;
     initramfs.add_folder(Path::new(MODULES))?;
     let mut modules = MODULES_LOADED.to_vec();
     if job.runs_microvms {

@@ -10,7 +10,7 @@ use crate::agent::{self, Profile};
 use crate::kernels::Kernel;
 use crate::libtest::Counts;
 use crate::workspace::Workspace;
-use crate::{layers, program, sandboxes, vm};
+use crate::{guest_image, layers, program, sandboxes, vm};
 
 /// Test programs of `hearth-tests` that run in the VM tiers (and in the kernel tier).
 const LADDER: &[&str] = &[
@@ -39,7 +39,11 @@ const WITH_FUNCTIONS: &[(&str, Kernel)] = &[
 ];
 
 /// Those of `hearth-vmm`, and the kernel that each runs on: their machines are in a machine, emulated.
-const WITH_MICROVMS: &[(&str, Kernel)] = &[("flat", Kernel::V6_12), ("machine", Kernel::V6_1)];
+const WITH_MICROVMS: &[(&str, Kernel)] = &[
+    ("flat", Kernel::V6_12),
+    ("machine", Kernel::V6_1),
+    (super::LINUX_OF_VMM, Kernel::V6_1),
+];
 
 /// Test programs of the agent that take root and run in the VM tiers too.
 const AS_ROOT_LADDER: &[&str] = &["oom_recorder"];
@@ -51,6 +55,8 @@ const VM_DEADLINE: Duration = Duration::from_mins(20);
 const PROGRAMS: &str = "/usr/lib/hearth-programs";
 /// Where it has the layers of functions.
 const FUNCTIONS: &str = "/functions";
+/// Where it has what its microVMs boot.
+const GUEST: &str = "/guest";
 
 /// What is put into VMs, built once for all kernels.
 pub(super) struct Guest {
@@ -103,9 +109,14 @@ impl Guest {
             of.is_none_or(|(_, on)| *on == kernel)
         };
         for (name, executable) in self.tests.iter().filter(|(name, _)| runs_here(name)) {
-            let job = self.job(workspace, kernel, name, executable, only);
             eprintln!("kernel {kernel}: {name}");
-            counts += counted(workspace, &job);
+            counts += match self.job(workspace, kernel, name, executable, only) {
+                Ok(job) => counted(workspace, &job),
+                Err(error) => {
+                    eprintln!("{error:#}");
+                    Counts::check(&format!("{name}: it can be put into a VM"), false)
+                }
+            };
         }
         counts
     }
@@ -117,7 +128,7 @@ impl Guest {
         name: &str,
         executable: &Path,
         only: &[&str],
-    ) -> vm::Job {
+    ) -> Result<vm::Job> {
         let guest = format!("/usr/bin/{name}");
         // Emulated processors are slow: tests beside each other would wait for each other.
         let mut command = vec![guest.clone(), "--test-threads=1".to_owned()];
@@ -140,20 +151,25 @@ impl Guest {
             command = ["/bin/busybox", "sh", "-c", &run].map(str::to_owned).into();
             files.push((self.functions.clone(), packed.into()));
         }
+        let runs_microvms = WITH_MICROVMS.iter().any(|(with, _)| *with == name);
+        if name == super::LINUX_OF_VMM {
+            files.push((guest_image::build(workspace, kernel)?, GUEST.into()));
+        }
         let variables = [
             ("HEARTH_PROGRAMS", PROGRAMS),
             ("HEARTH_FUNCTIONS", FUNCTIONS),
+            ("HEARTH_GUEST", GUEST),
             ("HEARTH_TARGET", "/tmp"),
         ];
         let variables = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        vm::Job {
+        Ok(vm::Job {
             kernel,
             command,
             environment: variables.into(),
             files,
-            runs_microvms: WITH_MICROVMS.iter().any(|(with, _)| *with == name),
+            runs_microvms,
             deadline: VM_DEADLINE,
-        }
+        })
     }
 }
 

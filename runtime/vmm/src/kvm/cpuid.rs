@@ -18,19 +18,24 @@ const FEATURES: [(u32, u32, [bool; 4]); 8] = [
 ];
 const REGISTERS: [&str; 4] = ["eax", "ebx", "ecx", "edx"];
 
-/// Bits of the first leaf that are not the host's to have: they tell that the guest's kernel has
-/// switched something on, and that there is a hypervisor.
-const NOT_THE_HOSTS: u32 = 1 << 27 | 1 << 31;
+/// Bits of ECX, by leaf and index, that are not the host's to have: they tell that the guest's kernel has
+/// switched something on (OSXSAVE, OSPKE), and that there is a hypervisor.
+const NOT_THE_HOSTS: [((u32, u32), u32); 2] = [((0x1, 0), 1 << 27 | 1 << 31), ((0x7, 0), 1 << 4)];
 
 /// What the only processor of a machine is told: all that the host can do.
 pub(crate) fn of_new(host: &[kvm_cpuid_entry2]) -> Vec<kvm_cpuid_entry2> {
     const APIC_ID: u32 = 0xff << 24;
     const THREADS: u32 = 0xff << 16;
+    // Without it, Linux takes no clock from KVM and finds none of its own here.
+    const HYPERVISOR: u32 = 1 << 31;
     let mut all = host.to_vec();
     for entry in &mut all {
         match entry.function {
             // Number 0 of 1.
-            0x1 => entry.ebx = entry.ebx & !(APIC_ID | THREADS) | 1 << 16,
+            0x1 => {
+                entry.ebx = entry.ebx & !(APIC_ID | THREADS) | 1 << 16;
+                entry.ecx |= HYPERVISOR;
+            }
             0xb | 0x1f | 0x8000_001e => entry.edx = 0,
             _ => {}
         }
@@ -43,9 +48,8 @@ pub(crate) fn cpu(all: &[kvm_cpuid_entry2]) -> Cpu {
     let mut features = BTreeMap::new();
     for (leaf, index, are_features) in FEATURES {
         let mut words = registers(all, leaf, index);
-        if leaf == 1 {
-            words[2] &= !NOT_THE_HOSTS;
-        }
+        let of_guest = NOT_THE_HOSTS.iter().find(|of| of.0 == (leaf, index));
+        words[2] &= !of_guest.map_or(0, |(_, bits)| *bits);
         for which in 0..REGISTERS.len() {
             if are_features[which] && words[which] != 0 {
                 let name = format!("{leaf:08x}.{index}.{}", REGISTERS[which]);
@@ -118,6 +122,9 @@ mod tests {
         assert_eq!(few.vendor, "AuthenticAMD");
         assert_eq!(few.features.get("00000001.0.ecx"), Some(&1));
         assert!(few.check(&many).is_ok());
+        let mut switched_on = processor(b"AuthenticAMD", 0x20);
+        switched_on[2].ecx = 1 << 4;
+        assert!(cpu(&switched_on).check(&few).is_ok());
         let told = many.check(&few).map_err(|refusal| refusal.field);
         assert_eq!(told, Err("cpu.features.00000007.0.ebx".to_owned()));
         let other = cpu(&processor(b"GenuineIntel", 0x20));

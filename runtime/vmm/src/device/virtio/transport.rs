@@ -290,6 +290,10 @@ impl<D: Kind> Transport<D> {
         self.registers = state.registers;
         self.registers.status &= STATUS | VIRTIO_CONFIG_S_NEEDS_RESET;
         self.queues = queues;
+        // The edge may have been on its way when the machine was saved; one too many does nothing.
+        if self.registers.interrupt != 0 {
+            self.line.raise();
+        }
         Ok(())
     }
 }
@@ -500,6 +504,8 @@ mod tests {
         before.transport = Transport::new(Rng, before.memory.clone(), line);
         before.transport.restore(state.clone()).unwrap();
         assert_eq!(before.transport.save(), state);
+        // Nobody has acknowledged the first answer.
+        assert_eq!(before.transport.line().descriptor().read().unwrap(), 1);
         before.ask(0, &[], &[9]);
         assert_eq!(before.used(0), (2, 9));
     }
