@@ -1,6 +1,8 @@
 //! States that no machine was saved in: refused, or a guest that goes wrong, and never more than that.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod built;
+
 use std::fs::File;
 use std::time::{Duration, Instant};
 
@@ -13,10 +15,7 @@ const ROUNDS: u64 = 300;
 #[test]
 fn any_changed_state_is_refused_or_runs_no_longer_than_it_may() {
     let host = Host::open().expect("these tests take a KVM");
-    let test = std::env::current_exe().unwrap();
-    let mut folders = test.ancestors().skip(1).take(2);
-    let opened = folders.find_map(|folder| File::open(folder.join("hearth-flat-guest")).ok());
-    let mut program = opened.expect("no hearth-flat-guest: `cargo xtask build` builds it");
+    let mut program = built::flat_guest();
     let soon = || Instant::now() + Duration::from_mins(1);
     let config = Config {
         memory: 8 << 20,

@@ -1,6 +1,8 @@
 //! The flat guest on this host's KVM: booted, saved, restored and cloned, and each answer checked.
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod built;
+
 use std::fs::File;
 use std::io::Read as _;
 use std::time::{Duration, Instant};
@@ -22,14 +24,6 @@ fn host() -> Host {
     Host::open().expect("these tests take a KVM")
 }
 
-/// Beside the agent, where `cargo xtask build` puts it: with the tests, or above them.
-fn program() -> File {
-    let test = std::env::current_exe().unwrap();
-    let mut folders = test.ancestors().skip(1).take(2);
-    let opened = folders.find_map(|folder| File::open(folder.join("hearth-flat-guest")).ok());
-    opened.expect("no hearth-flat-guest: `cargo xtask build` builds it")
-}
-
 fn soon() -> Instant {
     Instant::now() + Duration::from_mins(1)
 }
@@ -41,7 +35,7 @@ fn boot(host: &Host, entropy: u8) -> (Flat, u64) {
         words: WORDS,
         entropy: [entropy; 32],
     };
-    Flat::boot(host, &mut program(), &config, soon()).unwrap()
+    Flat::boot(host, &mut built::flat_guest(), &config, soon()).unwrap()
 }
 
 fn life(number: u32) -> Life {
