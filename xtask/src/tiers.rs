@@ -57,6 +57,8 @@ const AS_ROOT: &[&str] = &["cri", "exits", "oom_recorder"];
 const FUZZ: &str = "any_marks";
 /// The test program of the runtime that is all of the fuzz tier.
 const FUZZ_OF_RUNTIME: &str = "any_bytes";
+/// The test program of the VMM that is all of the fuzz tier: it takes no KVM.
+const FUZZ_OF_VMM: &str = "any_descriptors";
 /// The test program of the VMM that takes a KVM which boots Linux: the VM tiers have one.
 const LINUX_OF_VMM: &str = "linux";
 
@@ -214,6 +216,8 @@ impl Tier {
                 let of_runtime = ["--package", "hearth-runtime", "--test", FUZZ_OF_RUNTIME];
                 let mut counts = cargo_test(workspace, &of_agent, &[FUZZ])?;
                 counts += cargo_test(workspace, &of_runtime, &[])?;
+                let of_vmm = ["--package", "hearth-vmm", "--test", FUZZ_OF_VMM];
+                counts += cargo_test(workspace, &of_vmm, &[])?;
                 Ok(counts)
             }
             Self::Kernel => {
@@ -358,7 +362,7 @@ fn test_programs(
 fn programs_of(package: &str, workspace: &Workspace, only: &[&str]) -> Result<Counts> {
     let names = executables(workspace, package)?;
     let mut what = vec!["--package", package];
-    let elsewhere = [FUZZ_OF_RUNTIME, LINUX_OF_VMM];
+    let elsewhere = [FUZZ_OF_RUNTIME, FUZZ_OF_VMM, LINUX_OF_VMM];
     for name in names
         .keys()
         .filter(|name| !elsewhere.contains(&name.as_str()))
