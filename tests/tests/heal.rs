@@ -86,16 +86,28 @@ fn verified(serving: &Serving) -> Result<()> {
     Ok(())
 }
 
-/// The memory limit of the only sandbox, as the kernel has it.
-fn limit(serving: &Serving, cgroup_name: &str) -> Result<u64> {
+/// The memory limit of each sandbox, as the kernel has it.
+fn limits(serving: &Serving) -> Result<Vec<u64>> {
     let sandboxes = serving.api().get("/v1/sandboxes")?;
-    let slot = sandboxes[0]["slot"]
-        .as_str()
-        .context("a sandbox")?
-        .to_owned();
+    let sandboxes = sandboxes.as_array().context("sandboxes")?;
+    let limits = sandboxes.iter().map(|sandbox| limit_of(serving, sandbox));
+    limits.collect()
+}
+
+/// That of the only one.
+fn limit(serving: &Serving) -> Result<u64> {
+    match limits(serving)?[..] {
+        [limit] => Ok(limit),
+        ref limits => anyhow::bail!("not one sandbox: {limits:?}"),
+    }
+}
+
+fn limit_of(serving: &Serving, sandbox: &Value) -> Result<u64> {
+    let cgroup_name = serving.node.name();
+    let slot = sandbox["slot"].as_str().context("a slot")?;
     for mount in cgroup::mounts()? {
         for file in ["memory.limit_in_bytes", "memory.max"] {
-            let path = mount.join(cgroup_name).join(&slot).join(file);
+            let path = mount.join(cgroup_name).join(slot).join(file);
             if let Ok(text) = std::fs::read_to_string(path) {
                 return Ok(text.trim().parse()?);
             }
@@ -118,7 +130,7 @@ fn out_of_memory_it_comes_back_with_more_and_the_request_is_answered() -> Result
     let more: Vec<&str> = more.iter().flat_map(|one| ["--set", one]).collect();
     let function = deploy(&serving, &more)?;
     answer(invoke(&serving, &function, &json!({ "n": 1 }))?)?;
-    ensure!(limit(&serving, serving.node.name())? == 64 * MIB);
+    ensure!(limit(&serving)? == 64 * MIB);
     // It fits into what it gets then, and not into what it has.
     let leak = json!({ "do": "leak", "mib": 90, "n": 2 });
     let answered = answer(invoke(&serving, &function, &leak)?)?;
@@ -139,7 +151,7 @@ fn out_of_memory_it_comes_back_with_more_and_the_request_is_answered() -> Result
         .as_u64()
         .context("bytes")?;
     ensure!(raised > 150 * MIB && raised <= 164 * MIB, "{decision}");
-    ensure!(limit(&serving, serving.node.name())? == raised);
+    ensure!(limit(&serving)? == raised);
     let outcome = lines(&serving, "outcome")?;
     ensure!(
         outcome.iter().any(|line| line["memory_bytes"] == raised),
@@ -191,14 +203,40 @@ fn out_of_memory_it_comes_back_with_more_and_the_request_is_answered() -> Result
     let decisions = lines(&serving, "decision")?;
     let last = decisions.last().context("a decision")?;
     ensure!(last["actions"][0]["from_bytes"] == raised, "{last}");
-    ensure!(
-        limit(&serving, serving.node.name())? == 256 * MIB,
-        "by its memory_max"
-    );
+    ensure!(limit(&serving)? == 256 * MIB, "by its memory_max");
     deploy(&serving, &["--set", "heal=act", "--set", "timeout=20s"])?;
     answer(invoke(&serving, &function, &json!({ "n": 3 }))?)?;
-    ensure!(limit(&serving, serving.node.name())? == 64 * MIB);
+    ensure!(limit(&serving)? == 64 * MIB);
     daemon.stop()
+}
+
+#[test]
+fn spares_with_the_limit_that_was_too_low_make_way_before_the_request_is_done_again() -> Result<()>
+{
+    let serving = serving("heal-spare")?;
+    let _daemon = serving.agent("")?;
+    let more = [
+        "heal=act",
+        "idempotent=true",
+        "memory_max=256MiB",
+        "min_instances=3",
+    ];
+    let more: Vec<&str> = more.iter().flat_map(|one| ["--set", one]).collect();
+    let function = deploy(&serving, &more)?;
+    serving.until("three", |serving| Ok(limits(serving)? == [64 * MIB; 3]))?;
+    let leak = json!({ "do": "leak", "mib": 90 });
+    let answered = answer(invoke(&serving, &function, &leak)?)?;
+    ensure!(answered["count"] == 1, "{answered}");
+    // The request has killed one sandbox, and no other.
+    let [decision] = &lines(&serving, "decision")?[..] else {
+        anyhow::bail!("one decision");
+    };
+    let raised = decision["actions"][0]["to_bytes"].as_u64();
+    let raised = raised.context("bytes")?;
+    ensure!(raised > 64 * MIB, "{decision}");
+    serving.until("three with more", |serving| {
+        Ok(limits(serving)? == [raised; 3])
+    })
 }
 
 #[test]
@@ -215,7 +253,7 @@ fn observe_and_dry_run_change_nothing_and_say_what_they_would() -> Result<()> {
         let expected = [pair("raise", word), pair("replay", word)];
         ensure!(done[done.len() - 2..] == expected, "{done:?}");
         answer(invoke(&serving, &function, &json!({ "n": 1 }))?)?;
-        ensure!(limit(&serving, serving.node.name())? == 64 * MIB);
+        ensure!(limit(&serving)? == 64 * MIB);
     }
     let table = log(&serving, &[])?.success()?.stdout;
     ensure!(table.contains("would have been done"), "{table}");

@@ -189,8 +189,9 @@ impl Fleet {
                 instance,
                 without,
                 replace,
+                outgrown,
             } => self.tell(function, |pool| {
-                pool.not_started(now, instance, without, replace, out);
+                pool.not_started(now, instance, without, (replace, outgrown), out);
             }),
             Input::Served {
                 function,
@@ -209,7 +210,10 @@ impl Fleet {
                 instance,
                 fault,
                 replace,
-            } => self.tell(function, |pool| pool.ended(now, instance, fault, replace)),
+                outgrown,
+            } => self.tell(function, |pool| {
+                pool.ended(now, instance, fault, (replace, outgrown), out);
+            }),
             Input::Measured { function, start } => {
                 self.tell(function, |pool| pool.measured(now, start))
             }

@@ -173,10 +173,23 @@ impl Pool {
         self.settings = settings;
         if renew {
             (self.back_off, self.restore) = (BackOff::default(), 0);
-            self.old = self.starting.union(&self.busy).copied().collect();
-            while let Some(ready) = self.ready.pop_front() {
-                self.retire(ready.instance, Retired::Old, out);
-            }
+            self.age(out);
+        }
+    }
+
+    /// What there is has too little memory. Others take the places of idle ones; who is at work, or
+    /// starts, goes when that is done, and then it is seen whether another is needed.
+    fn outgrow(&mut self, out: &mut Vec<Action>) {
+        let rest = self.current() - count(self.ready.len());
+        self.age(out);
+        self.restore = self.restore.saturating_sub(rest);
+    }
+
+    /// Those that are idle go, and the rest as soon as it is done.
+    fn age(&mut self, out: &mut Vec<Action>) {
+        self.old = self.starting.union(&self.busy).copied().collect();
+        while let Some(ready) = self.ready.pop_front() {
+            self.retire(ready.instance, Retired::Old, out);
         }
     }
 
@@ -231,7 +244,7 @@ impl Pool {
         now: Moment,
         instance: Instance,
         without: bool,
-        replace: bool,
+        (replace, outgrown): (bool, bool),
         out: &mut Vec<Action>,
     ) {
         if !self.starting.contains(&instance) {
@@ -243,6 +256,9 @@ impl Pool {
             self.restore();
         }
         self.starting.remove(&instance);
+        if outgrown && !is_old {
+            self.outgrow(out);
+        }
         if is_old {
             return;
         }
@@ -285,7 +301,14 @@ impl Pool {
         self.serve(now, Served::Queued, out);
     }
 
-    pub(super) fn ended(&mut self, now: Moment, instance: Instance, fault: bool, replace: bool) {
+    pub(super) fn ended(
+        &mut self,
+        now: Moment,
+        instance: Instance,
+        fault: bool,
+        (replace, outgrown): (bool, bool),
+        out: &mut Vec<Action>,
+    ) {
         let is_old = self.old.remove(&instance);
         if replace && !is_old {
             self.restore();
@@ -293,6 +316,9 @@ impl Pool {
         self.busy.remove(&instance);
         self.starting.remove(&instance);
         self.ready.retain(|ready| ready.instance != instance);
+        if outgrown && !is_old {
+            self.outgrow(out);
+        }
         if fault && !is_old {
             self.back_off.failed(now, instance);
         }

@@ -100,6 +100,10 @@ pub enum Input {
         /// is not left alone.
         #[serde(default, skip_serializing_if = "is_false")]
         replace: bool,
+        /// Those that are there have less memory than it needed, and those that start have more: idle
+        /// ones make way for others, the rest as soon as they are done.
+        #[serde(default, skip_serializing_if = "is_false")]
+        outgrown: bool,
     },
     /// It is done with the request that it was [given](Action::Serve).
     Served {
@@ -129,6 +133,10 @@ pub enum Input {
         /// is not left alone.
         #[serde(default, skip_serializing_if = "is_false")]
         replace: bool,
+        /// Those that are there have less memory than it needed, and those that start have more: idle
+        /// ones make way for others, the rest as soon as they are done.
+        #[serde(default, skip_serializing_if = "is_false")]
+        outgrown: bool,
     },
     /// A start was measured, from the claim until it was ready.
     Measured {

@@ -173,7 +173,7 @@ impl Pools {
             live.function.state().last_failure = Some(why);
         }
         // Before anything is done about it: what was decided is written down first.
-        let verdict = self.heal(live, &death);
+        let (verdict, outgrown) = self.heal(live, &death);
         let fault = death.is_fault(live.deployed.definition.timeout.0);
         self.tell(|inner, _, _| {
             let entry = inner.live.remove(&live.instance)?;
@@ -190,6 +190,7 @@ impl Pools {
                         instance,
                         without: live.about().is_none(),
                         replace,
+                        outgrown,
                     }
                 }
                 During::Idle | During::Work(_) => Input::Ended {
@@ -197,6 +198,7 @@ impl Pools {
                     instance,
                     fault,
                     replace,
+                    outgrown,
                 },
             })
         });

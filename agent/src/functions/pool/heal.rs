@@ -42,20 +42,21 @@ impl Pools {
         })
     }
 
-    /// What is to be done about the end of an instance.
-    pub(super) fn heal(self: &Arc<Self>, live: &Live, death: &Death) -> Verdict {
+    /// What is to be done about the end of an instance, and whether those that start after it have
+    /// more memory than those before.
+    pub(super) fn heal(self: &Arc<Self>, live: &Live, death: &Death) -> (Verdict, bool) {
         let Some(healer) = self.healer() else {
-            return Verdict::default();
+            return Default::default();
         };
         let instance = live.instance.0;
         if let During::Start(failure) = &death.during {
             healer.not_started(instance, &failure.why());
         }
         let Some(what) = what(live, death) else {
-            return Verdict::default();
+            return Default::default();
         };
         let Some((pool, failing)) = self.pool_after(live, death) else {
-            return Verdict::default();
+            return Default::default();
         };
         if let Some(again) = death.interrupted.filter(|again| again.replays > 0) {
             healer.replayed(again.id, Some("its next sandbox failed, too"));
@@ -79,10 +80,11 @@ impl Pools {
         let terms = deployed.definition.terms();
         let before = self.memory(live);
         let verdict = healer.fault(fault, &terms, pool);
-        if self.memory(live) != before {
+        let after = self.memory(live);
+        if after != before {
             self.weigh(&live.function);
         }
-        verdict
+        (verdict, after > before)
     }
 
     /// The fleet counts with the memory that instances of a function are given from now on.

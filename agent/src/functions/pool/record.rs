@@ -119,6 +119,7 @@ impl Inner {
                     instance,
                     fault: false,
                     replace: false,
+                    outgrown: false,
                 },
             ] {
                 inputs.push(input);

@@ -172,6 +172,7 @@ fn what_there_is_no_sandbox_for_is_tried_again_soon_and_is_no_failure() {
         instance: Instance(instance),
         without: true,
         replace: false,
+        outgrown: false,
     };
     for round in 0..50 {
         let first = 2 * round + 1;
@@ -201,6 +202,7 @@ fn ended(function: &str, instance: u64, replace: bool) -> Input {
         instance: Instance(instance),
         fault: true,
         replace,
+        outgrown: false,
     }
 }
 
@@ -398,6 +400,7 @@ fn what_has_ended_is_replaced_though_nobody_asks_and_not_before_its_pause() {
         instance: Instance(3),
         without: false,
         replace: true,
+        outgrown: false,
     };
     assert_eq!(scene.tell(not_started), []);
     assert_eq!(scene.pass(20), [start("shop", 4)]);
@@ -423,4 +426,34 @@ fn what_was_failing_before_the_fleet_is_left_alone_for_the_rest_of_its_pause() {
     // It goes on as if it had never been interrupted.
     let (left, failures) = scene.fleet.pools[&name("a")].back_off(scene.now);
     assert_eq!((left, failures), (Duration::from_secs(40), 4));
+}
+
+#[test]
+fn those_with_too_little_memory_make_way_and_a_request_that_comes_again_waits_for_one_with_more() {
+    let mut scene = Scene::new(&[("a", held(5))]);
+    at_work(&mut scene, "a", 3);
+    scene.served("a", 2);
+    let outgrown = Input::Ended {
+        function: name("a"),
+        instance: Instance(1),
+        fault: true,
+        replace: true,
+        outgrown: true,
+    };
+    // As many as there were, but for the one at work.
+    let actions = scene.tell(outgrown);
+    assert_eq!(
+        actions,
+        [retire("a", 2, Retired::Old), start("a", 4), start("a", 5)]
+    );
+    let again = Input::Again {
+        function: name("a"),
+        ticket: Ticket(1),
+        deadline: scene.now.after(Duration::from_secs(30)),
+    };
+    assert_eq!(scene.tell(again), []);
+    assert_eq!(scene.started("a", 4), [serve("a", 1, 4, Served::Miss)]);
+    assert_eq!(scene.started("a", 5), []);
+    let actions = scene.served("a", 3);
+    assert_eq!(actions[0], retire("a", 3, Retired::Old));
 }

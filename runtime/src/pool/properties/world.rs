@@ -71,12 +71,14 @@ impl World {
             }
             Step::NotStarted(which) => {
                 if let Some((instance, function)) = self.pick(which, |s| s == State::Starting) {
-                    self.instances.remove(&instance);
+                    let outgrown = which.is_multiple_of(6);
+                    self.lose(instance, outgrown);
                     self.tell(Input::NotStarted {
                         without: false,
                         function,
                         instance,
                         replace: which.is_multiple_of(2),
+                        outgrown,
                     });
                 }
             }
@@ -187,9 +189,7 @@ impl World {
         let weight = same.map_or(settings.memory_bytes, |known| known.weight);
         let scheduled = known.map_or(0, |known| known.scheduled);
         if renew && known.is_some() {
-            for one in self.instances.values_mut() {
-                one.is_old |= one.function == function;
-            }
+            self.age(&function);
         }
         let now = Function {
             settings: settings.clone(),
@@ -230,15 +230,32 @@ impl World {
             return;
         };
         let ticket = self.over(instance);
-        self.instances.remove(&instance);
+        let outgrown = which.is_multiple_of(6);
+        self.lose(instance, outgrown);
         self.tell(Input::Ended {
             function: function.clone(),
             instance,
             fault,
             replace: which.is_multiple_of(2),
+            outgrown,
         });
         if let Some(ticket) = ticket.filter(|_| again && self.functions.contains_key(&function)) {
             self.ask(function, ticket, 50, true);
+        }
+    }
+
+    /// All that there is of it is to make way.
+    fn age(&mut self, function: &FunctionName) {
+        for one in self.instances.values_mut() {
+            one.is_old |= one.function == *function;
+        }
+    }
+
+    /// One is gone; the others have too little memory where it had outgrown its own.
+    fn lose(&mut self, instance: Instance, outgrown: bool) {
+        let lost = self.instances.remove(&instance);
+        if let Some(lost) = lost.filter(|lost| outgrown && !lost.is_old) {
+            self.age(&lost.function);
         }
     }
 
