@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::greedy_dual::Clock;
 use super::input::{Action, Input, Instance, Reason, Refusal, Retired, Ticket};
 use super::thrift::Thrift;
-use super::{Moment, Pool};
+use super::{Moment, Pool, Settings};
 use crate::id::FunctionName;
 
 /// The pools of all functions of a node. It does what it is told at once and in order: the same
@@ -133,15 +133,7 @@ impl Fleet {
                 function,
                 settings,
                 renew,
-            } => {
-                if let Some(pool) = self.pools.get_mut(&function) {
-                    pool.redeploy(*settings, renew, out);
-                } else {
-                    let pool = Pool::new(function.clone(), *settings);
-                    self.pools.insert(function.clone(), pool);
-                }
-                Some(function)
-            }
+            } => Some(self.deploy(function, *settings, renew, out)),
             Input::Remove { function } => {
                 let pool = self.pools.remove(&function)?;
                 self.due
@@ -229,6 +221,22 @@ impl Fleet {
             }
             Input::Tick => None,
         }
+    }
+
+    fn deploy(
+        &mut self,
+        function: FunctionName,
+        settings: Settings,
+        renew: bool,
+        out: &mut Vec<Action>,
+    ) -> FunctionName {
+        if let Some(pool) = self.pools.get_mut(&function) {
+            pool.redeploy(settings, renew, out);
+        } else {
+            let pool = Pool::new(function.clone(), settings);
+            self.pools.insert(function.clone(), pool);
+        }
+        function
     }
 
     fn tell(
