@@ -67,6 +67,8 @@ impl Default for Limits {
 pub struct Verdict {
     /// Another instance takes the place of the lost one.
     pub replace: bool,
+    /// Those that start from now on have more memory than those before.
+    pub raise: bool,
     /// The interrupted request is given to another instance.
     pub replay: bool,
 }

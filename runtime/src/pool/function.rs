@@ -32,6 +32,8 @@ pub struct Pool {
     busy: BTreeSet<Instance>,
     /// Those of the starting and busy ones that run something older.
     old: BTreeSet<Instance>,
+    /// Those of the old ones that run what is deployed, with too little memory.
+    small: BTreeSet<Instance>,
     waiting: VecDeque<Waiting>,
     back_off: BackOff,
     /// The node had no sandbox: until when nothing is started that nobody waits for.
@@ -92,6 +94,7 @@ impl Pool {
             starting: BTreeSet::new(),
             busy: BTreeSet::new(),
             old: BTreeSet::new(),
+            small: BTreeSet::new(),
             waiting: VecDeque::new(),
             back_off: BackOff::default(),
             without: Moment::default(),
@@ -144,6 +147,12 @@ impl Pool {
         self.scheduled
     }
 
+    /// Whether it is only there until it is done: how it ends says nothing of what is deployed.
+    #[must_use]
+    pub fn is_old(&self, instance: Instance) -> bool {
+        self.old.contains(&instance)
+    }
+
     /// Memory that one of them takes, in bytes.
     #[must_use]
     pub const fn weight(&self) -> u64 {
@@ -174,15 +183,35 @@ impl Pool {
         if renew {
             (self.back_off, self.restore) = (BackOff::default(), 0);
             self.age(out);
+            self.small.clear();
         }
     }
 
     /// What there is has too little memory. Others take the places of idle ones; who is at work, or
-    /// starts, goes when that is done, and then it is seen whether another is needed.
-    fn outgrow(&mut self, out: &mut Vec<Action>) {
+    /// starts, goes when that is done, and then it is seen whether another is needed. While the
+    /// function is left alone nothing can take their places: better too small than none.
+    fn outgrow(&mut self, now: Moment, out: &mut Vec<Action>) {
+        if !self.pause_left(now).is_zero() {
+            return;
+        }
         let rest = self.current() - count(self.ready.len());
+        let all = self.starting.union(&self.busy).copied();
+        let known = all.filter(|instance| !self.old.contains(instance));
+        self.small.extend(known.collect::<Vec<_>>());
         self.age(out);
         self.restore = self.restore.saturating_sub(rest);
+    }
+
+    /// Whether it was one of the old ones, now that it is over; another may take its place whatever
+    /// it was, but for those that run something older.
+    fn was_old(&mut self, instance: Instance, replace: bool) -> bool {
+        if replace && self.small.contains(&instance) {
+            self.restore = (self.restore.max(self.current()) + 1).min(self.settings.max);
+        } else if replace && !self.old.contains(&instance) {
+            self.restore();
+        }
+        self.small.remove(&instance);
+        self.old.remove(&instance)
     }
 
     /// Those that are idle go, and the rest as soon as it is done.
@@ -231,7 +260,7 @@ impl Pool {
         if !self.starting.remove(&instance) {
             return self.retire(instance, Retired::Surplus, out);
         }
-        if self.old.remove(&instance) {
+        if self.was_old(instance, false) {
             return self.retire(instance, Retired::Old, out);
         }
         self.back_off.came_up(now, instance);
@@ -251,14 +280,8 @@ impl Pool {
             return;
         }
         // What was replaced says nothing of what replaces it.
-        let is_old = self.old.remove(&instance);
-        if replace && !is_old {
-            self.restore();
-        }
+        let is_old = self.was_old(instance, replace);
         self.starting.remove(&instance);
-        if outgrown && !is_old {
-            self.outgrow(out);
-        }
         if is_old {
             return;
         }
@@ -266,6 +289,9 @@ impl Pool {
             self.without = now.after(SANDBOX_AGAIN);
         } else {
             self.back_off.failed(now, instance);
+        }
+        if outgrown {
+            self.outgrow(now, out);
         }
         if !self.settings.hold
             && self.waiting.len() > self.starting.len()
@@ -294,7 +320,7 @@ impl Pool {
             self.policy.served(now, work);
             self.work = self.work.saturating_mul(7).saturating_add(work) / 8;
         }
-        if self.old.remove(&instance) {
+        if self.was_old(instance, false) {
             return self.retire(instance, Retired::Old, out);
         }
         self.idle(now, clock, instance);
@@ -309,18 +335,15 @@ impl Pool {
         (replace, outgrown): (bool, bool),
         out: &mut Vec<Action>,
     ) {
-        let is_old = self.old.remove(&instance);
-        if replace && !is_old {
-            self.restore();
-        }
+        let is_old = self.was_old(instance, replace);
         self.busy.remove(&instance);
         self.starting.remove(&instance);
         self.ready.retain(|ready| ready.instance != instance);
-        if outgrown && !is_old {
-            self.outgrow(out);
-        }
         if fault && !is_old {
             self.back_off.failed(now, instance);
+        }
+        if outgrown && !is_old {
+            self.outgrow(now, out);
         }
     }
 

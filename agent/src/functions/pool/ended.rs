@@ -173,7 +173,7 @@ impl Pools {
             live.function.state().last_failure = Some(why);
         }
         // Before anything is done about it: what was decided is written down first.
-        let (verdict, outgrown) = self.heal(live, &death);
+        let verdict = self.heal(live, &death);
         let fault = death.is_fault(live.deployed.definition.timeout.0);
         self.tell(|inner, _, _| {
             let entry = inner.live.remove(&live.instance)?;
@@ -181,7 +181,7 @@ impl Pools {
                 return None;
             }
             let (function, instance) = (name, live.instance);
-            let replace = verdict.replace;
+            let (replace, outgrown) = (verdict.replace, verdict.raise);
             Some(match death.during {
                 During::Start(failure) => {
                     inner.failed = Some(failure);

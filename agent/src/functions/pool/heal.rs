@@ -42,21 +42,20 @@ impl Pools {
         })
     }
 
-    /// What is to be done about the end of an instance, and whether those that start after it have
-    /// more memory than those before.
-    pub(super) fn heal(self: &Arc<Self>, live: &Live, death: &Death) -> (Verdict, bool) {
+    /// What is to be done about the end of an instance.
+    pub(super) fn heal(self: &Arc<Self>, live: &Live, death: &Death) -> Verdict {
         let Some(healer) = self.healer() else {
-            return Default::default();
+            return Verdict::default();
         };
         let instance = live.instance.0;
         if let During::Start(failure) = &death.during {
             healer.not_started(instance, &failure.why());
         }
         let Some(what) = what(live, death) else {
-            return Default::default();
+            return Verdict::default();
         };
         let Some((pool, failing)) = self.pool_after(live, death) else {
-            return Default::default();
+            return Verdict::default();
         };
         if let Some(again) = death.interrupted.filter(|again| again.replays > 0) {
             healer.replayed(again.id, Some("its next sandbox failed, too"));
@@ -78,13 +77,11 @@ impl Pools {
             at: Boottime::now(),
         };
         let terms = deployed.definition.terms();
-        let before = self.memory(live);
         let verdict = healer.fault(fault, &terms, pool);
-        let after = self.memory(live);
-        if after != before {
+        if verdict.raise {
             self.weigh(&live.function);
         }
-        (verdict, after > before)
+        verdict
     }
 
     /// The fleet counts with the memory that instances of a function are given from now on.
@@ -113,7 +110,8 @@ impl Pools {
         let mut back_off: BackOff = pool.pause();
         // One that got no sandbox had no chance to fail.
         let is_start = matches!(death.during, During::Start(_)) && live.about().is_some();
-        if is_start || death.is_fault(live.deployed.definition.timeout.0) {
+        let is_old = pool.is_old(live.instance);
+        if !is_old && (is_start || death.is_fault(live.deployed.definition.timeout.0)) {
             back_off.failed(now, live.instance);
         }
         let pool = PoolNow {
@@ -121,7 +119,7 @@ impl Pools {
             instances: pool.instances(),
             budget,
         };
-        let failing = (back_off.failures() > 0).then(|| Failing {
+        let failing = (!is_old && back_off.failures() > 0).then(|| Failing {
             failures: back_off.failures(),
             until: Boottime(back_off.until().into()),
         });

@@ -45,7 +45,10 @@ impl State {
     /// Writes outcomes, now or as soon as that can be done; the chain up to them where it was now.
     pub(super) fn conclude(&mut self, at: Boottime, outcomes: Vec<Entry>) -> Option<String> {
         match self.append(at, &outcomes) {
-            Ok((_, chain)) => Some(chain),
+            Ok((_, chain)) => {
+                self.say_unsaid();
+                Some(chain)
+            }
             Err(error) if self.unsaid.len() < MAX_UNSAID => {
                 tracing::warn!("an outcome is not in the audit yet: {error}");
                 self.unsaid.extend(outcomes);
@@ -137,6 +140,9 @@ impl State {
         let Some(resolved) = resolved else {
             let verdict = Verdict {
                 replace: actions.iter().any(Action::replaces),
+                raise: actions
+                    .iter()
+                    .any(|action| matches!(action, Action::Raise { .. })),
                 replay: actions
                     .iter()
                     .any(|action| matches!(action, Action::Replay { .. })),

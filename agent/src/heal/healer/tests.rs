@@ -138,6 +138,7 @@ fn what_is_acted_upon_is_written_before_and_told_when_all_of_it_is_known() {
         verdict,
         Verdict {
             replace: true,
+            raise: true,
             replay: true
         }
     );

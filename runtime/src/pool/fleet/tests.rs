@@ -428,22 +428,24 @@ fn what_was_failing_before_the_fleet_is_left_alone_for_the_rest_of_its_pause() {
     assert_eq!((left, failures), (Duration::from_secs(40), 4));
 }
 
+fn outgrown(instance: u64) -> Input {
+    Input::Ended {
+        function: name("a"),
+        instance: Instance(instance),
+        fault: true,
+        replace: true,
+        outgrown: true,
+    }
+}
+
 #[test]
 fn those_with_too_little_memory_make_way_and_a_request_that_comes_again_waits_for_one_with_more() {
     let mut scene = Scene::new(&[("a", held(5))]);
     at_work(&mut scene, "a", 3);
     scene.served("a", 2);
-    let outgrown = Input::Ended {
-        function: name("a"),
-        instance: Instance(1),
-        fault: true,
-        replace: true,
-        outgrown: true,
-    };
     // As many as there were, but for the one at work.
-    let actions = scene.tell(outgrown);
     assert_eq!(
-        actions,
+        scene.tell(outgrown(1)),
         [retire("a", 2, Retired::Old), start("a", 4), start("a", 5)]
     );
     let again = Input::Again {
@@ -456,4 +458,26 @@ fn those_with_too_little_memory_make_way_and_a_request_that_comes_again_waits_fo
     assert_eq!(scene.started("a", 5), []);
     let actions = scene.served("a", 3);
     assert_eq!(actions[0], retire("a", 3, Retired::Old));
+}
+
+#[test]
+fn each_that_is_lost_with_too_little_memory_is_replaced_though_others_went_before() {
+    let mut scene = Scene::new(&[("a", held(5))]);
+    at_work(&mut scene, "a", 3);
+    assert_eq!(scene.tell(outgrown(1)), [start("a", 4)]);
+    assert_eq!(scene.tell(ended("a", 2, true)), [start("a", 5)]);
+    assert_eq!(scene.tell(ended("a", 3, true)), [start("a", 6)]);
+}
+
+#[test]
+fn where_nothing_may_start_those_with_too_little_memory_stay() {
+    let mut scene = Scene::new(&[("a", held(5))]);
+    at_work(&mut scene, "a", 2);
+    scene.served("a", 2);
+    scene.tell(outgrown(1));
+    scene.started("a", 3);
+    scene.started("a", 4);
+    // The second failure in a row: there is a pause.
+    assert_eq!(scene.tell(outgrown(3)), []);
+    assert_eq!(scene.arrive("a"), [serve("a", 3, 4, Served::Hit)]);
 }

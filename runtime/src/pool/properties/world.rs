@@ -72,7 +72,7 @@ impl World {
             Step::NotStarted(which) => {
                 if let Some((instance, function)) = self.pick(which, |s| s == State::Starting) {
                     let outgrown = which.is_multiple_of(6);
-                    self.lose(instance, outgrown);
+                    self.lose(instance, true, outgrown);
                     self.tell(Input::NotStarted {
                         without: false,
                         function,
@@ -231,7 +231,7 @@ impl World {
         };
         let ticket = self.over(instance);
         let outgrown = which.is_multiple_of(6);
-        self.lose(instance, outgrown);
+        self.lose(instance, fault, outgrown);
         self.tell(Input::Ended {
             function: function.clone(),
             instance,
@@ -251,10 +251,18 @@ impl World {
         }
     }
 
-    /// One is gone; the others have too little memory where it had outgrown its own.
-    fn lose(&mut self, instance: Instance, outgrown: bool) {
+    /// One is gone; the others have too little memory where it had outgrown its own, and make way if
+    /// others may take their places.
+    fn lose(&mut self, instance: Instance, fault: bool, outgrown: bool) {
         let lost = self.instances.remove(&instance);
-        if let Some(lost) = lost.filter(|lost| outgrown && !lost.is_old) {
+        let Some(lost) = lost.filter(|lost| outgrown && !lost.is_old) else {
+            return;
+        };
+        let mut pause = self.fleet.pool(&lost.function).unwrap().pause();
+        if fault {
+            pause.failed(self.now, instance);
+        }
+        if pause.left(self.now).is_zero() {
             self.age(&lost.function);
         }
     }
