@@ -90,7 +90,8 @@ impl Victim {
 
     /// A record of `task`, or of its process, is made; the last one tells the end. How many threads
     /// are to come cannot be counted: they have counted themselves out before they are seen, and go
-    /// while the victim is being noted. Whoever leaves last when none is left knows.
+    /// while the victim is being noted. One that has, and comes here after the last, is told after
+    /// the end: who reads waits a little for such.
     #[inline(always)]
     pub fn leave(&mut self, task: Task) {
         if add(&raw mut self.inside, u32::MAX) == 1 && task.live() == 0 {

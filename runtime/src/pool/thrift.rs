@@ -50,7 +50,9 @@ impl Thrift {
     pub(super) fn permille(&self, bytes: u64) -> u32 {
         let known = bytes as f64 * KNOWN;
         let may = self.sum.fixed.min(self.sum.hybrid) * SHARE;
-        ((self.sum.ours + known) / (may + known) * 1000.0) as u32
+        let permille = ((self.sum.ours + known) / (may + known) * 1000.0) as u32;
+        // Nothing at all is said by who knows nothing.
+        permille.max(u32::from(bytes > 0))
     }
 }
 

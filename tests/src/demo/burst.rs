@@ -44,12 +44,12 @@ pub(super) fn act(stage: &mut Stage<'_>) -> Result<()> {
     stage.until("one is kept ready", || {
         Ok(counts(&stage.sandboxes(NAME)?) == (1, 0))
     })?;
-    stage.sees("one is ready before anybody asks");
     let first = stage.invoke(NAME, &json!({ "do": "echo" }))?.success()?;
     ensure!(
         first.header("hearth-sandbox-origin") == Some("warm"),
         "{first}"
     );
+    stage.sees("one is ready before anybody asks, and the first request finds it");
     stage.does(format!(
         "{CLIENTS} clients ask at once, {EACH} times each; it works {:.0} ms on each",
         WORK * 1e3

@@ -51,6 +51,8 @@ impl Standing {
                 }
                 if let Some(bytes) = decided.decision.raised()
                     && (self.raised.len() < MAX_RAISED || self.raised.contains_key(function))
+                    // One of an older version may still be at work.
+                    && self.raised.get(function).is_none_or(|(of, _)| *of <= decided.fault.version)
                 {
                     let of = (decided.fault.version, bytes);
                     self.raised.insert(function.clone(), of);
