@@ -230,6 +230,14 @@ impl Healer {
         );
     }
 
+    /// There is no sandbox for it; another attempt follows, with another instance.
+    pub fn no_sandbox(&self, instance: u64) {
+        let mut state = self.state();
+        for pending in state.pending.values_mut() {
+            pending.give_place_back(instance);
+        }
+    }
+
     /// It did not.
     pub fn not_started(&self, instance: u64, why: &str) {
         self.resolve(

@@ -81,6 +81,14 @@ impl Pending {
         });
     }
 
+    /// This instance takes no place: another one may.
+    pub(super) fn give_place_back(&mut self, instance: u64) {
+        let mut waits = self.waits.iter_mut();
+        if let Some(wait) = waits.find(|wait| wait.is_instance(instance)) {
+            wait.what = Waiting::Instance(None);
+        }
+    }
+
     /// This instance takes the place of the lost one, if none does yet.
     pub(super) fn take_place(&mut self, instance: u64) -> Option<()> {
         let mut waits = self.waits.iter_mut();

@@ -49,7 +49,11 @@ impl Pools {
         };
         let instance = live.instance.0;
         if let During::Start(failure) = &death.during {
-            healer.not_started(instance, &failure.why());
+            if live.about().is_some() {
+                healer.not_started(instance, &failure.why());
+            } else {
+                healer.no_sandbox(instance);
+            }
         }
         let Some(what) = what(live, death) else {
             return Verdict::default();

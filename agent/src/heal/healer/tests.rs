@@ -320,6 +320,9 @@ fn what_does_not_come_up_failed_and_what_is_never_seen_timed_out() {
     let scene = Scene::new();
     let healer = scene.open();
     let _ = healer.fault(oom(), &terms(Mode::Act), NONE);
+    // That the node has no sandbox for one does not count as an attempt.
+    healer.starting(&shop(), 3);
+    healer.no_sandbox(3);
     healer.starting(&shop(), 4);
     healer.not_started(4, "exit status 7");
     healer.replayed(RequestId::from_u128(7), Some("no time was left"));
