@@ -344,10 +344,11 @@ async fn another_version_replaces_those_that_are_idle_now_and_those_at_work_then
     scene.node.hold(false);
     let old = held.await.expect("no panic").expect("an answer");
     assert_eq!(old.version, 1);
-    while scene.node.counts().1 != 2 {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    assert_eq!(versions(&scene), [2, 2]);
+    scene
+        .until("the old one gone", |_| {
+            versions(&scene) == [2, 2] && scene.node.counts().1 == 2
+        })
+        .await;
 }
 
 #[tokio::test]
